@@ -1,0 +1,105 @@
+"""The command line: one file a command, each imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from edgeq import __version__
+from edgeq.errors import EdgeqError
+
+# name -> (module with a `command` function, one-line help). Modules are imported when the command is called.
+COMMANDS = {
+    "profile": "Measure this machine: memory bandwidth, cores, accelerators.",
+    "inspect": "What a model is made of: layers, parameters per role, KV cache per token.",
+    "plan": "What fits this device, how fast it can go, and the next command.",
+    "quantize": "Quantize a model into a neutral checkpoint.",
+    "export": "Turn a checkpoint into a runtime's artifact, and verify it.",
+    "verify": "Compare an artifact's logits with its checkpoint's.",
+    "run": "Chat with an artifact, or answer one prompt.",
+    "bench": "Measure an artifact beside what the plan promised.",
+    "demo": "The whole road on SmolLM2-135M.",
+    "doctor": "What is installed, what is missing, what each missing thing would give.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from the table above and imports a command's module only to run it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        return _command(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The overview comes from the table, so that `edgeq --help` imports no command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _command(name: str) -> Any:
+    module = import_module(f"edgeq.cli.{name}_")
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
+    one.command(name)(module.command)
+    return typer.main.get_command(one)
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=False, add_completion=False, rich_markup_mode=None)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"edgeq {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """From "will this model run here?" to "it runs, here is how well"."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command. Exit codes: 0 done, 1 a fault of edgeq's, 2 a problem with the input, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    try:
+        code = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(*_explain(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, EdgeqError):
+        return error.line, 2
+    if isinstance(error, MemoryError):
+        return "out of memory. Choose a smaller model, context or group of layers", 2
+    if type(error).__name__ == "Abort":
+        return "interrupted", 130
+    # A usage error of the option parser: typer carries its own copy of click, so go by what it can do.
+    format_message = getattr(error, "format_message", None)
+    if format_message is not None:
+        return f"{format_message()} Try --help", 2
+    return f"unexpected {type(error).__name__}: {error}. Run it again with --debug and report it", 1
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,89 @@
+"""Exporters and runtimes, found through entry points, so that a third party can add one in its own package.
+
+The core never imports an exporter or a runtime by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from edgeq.errors import EdgeqError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgeq.artifact import Artifact
+    from edgeq.scheme import Grid
+
+Progress = Callable[[int, int, str], None]  # done, total, what
+
+
+class Session(Protocol):
+    """An artifact opened by its runtime. The same for every runtime."""
+
+    def generate(self, prompt: str, **options: Any) -> str: ...
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]: ...
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """float32 (len(ids), vocab): the logits after each token of a fresh sequence."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Turns a neutral checkpoint into one runtime's artifact."""
+
+    name: str
+
+    def refuses(self, grid: Grid) -> str | None:
+        """Why this grid can't be stored losslessly, or None when it can."""
+        ...
+
+    def export(self, checkpoint: Any, out: Path, *, progress: Progress | None = None, **options: Any) -> Artifact: ...
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    name: str
+
+    def missing(self) -> str | None:
+        """What has to be installed before this runtime works, or None when it does."""
+        ...
+
+    def open(self, artifact: Artifact, **options: Any) -> Session: ...
+
+
+def exporter(name: str) -> Exporter:
+    made = _load("edgeq.exporters", name)
+    if not isinstance(made, Exporter):
+        raise EdgeqError(f"the exporter {name!r} does not follow edgeq's exporter protocol")
+    return made
+
+
+def runtime(name: str) -> Runtime:
+    made = _load("edgeq.runtimes", name)
+    if not isinstance(made, Runtime):
+        raise EdgeqError(f"the runtime {name!r} does not follow edgeq's runtime protocol")
+    return made
+
+
+def names(group: str) -> list[str]:
+    return sorted({e.name for e in entry_points(group=group)})
+
+
+def _load(group: str, name: str) -> Any:
+    found: list[EntryPoint] = [e for e in entry_points(group=group) if e.name == name]
+    if not found:
+        known = ", ".join(names(group)) or "none: edgeq is not installed, only on the path"
+        raise EdgeqError(f"no {group.split('.')[1][:-1]} named {name!r}", hint=f"Known: {known}")
+    try:
+        return found[0].load()()
+    except ImportError as error:
+        raise EdgeqError(
+            f"{name} needs a package that is not installed: {error.name}", hint="`edgeq doctor` says what to install"
+        ) from error
