@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeq.artifact import Artifact
+    from edgeq.device.spec import KernelRate
     from edgeq.scheme import Grid
 
 Progress = Callable[[int, int, str], None]  # done, total, what
@@ -56,6 +57,10 @@ class Runtime(Protocol):
         ...
 
     def open(self, artifact: Artifact, **options: Any) -> Session: ...
+
+    def probe(self) -> list[KernelRate]:
+        """Measure this runtime's kernels on this machine: the basis of expected speeds. Under two seconds."""
+        ...
 
 
 def exporter(name: str) -> Exporter:
