@@ -28,6 +28,7 @@ FLOORS = {
     "edgeq.scheme": 1,
     "edgeq.checkpoint": 1,
     "edgeq.artifact": 1,
+    "edgeq.benchmark": 1,
     "edgeq.store": 1,
     "edgeq.registry": 1,
     "edgeq.decoder": 2,
