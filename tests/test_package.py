@@ -41,6 +41,7 @@ FLOORS = {
     "edgeq.measure": 3,
     "edgeq.api": 4,
     "edgeq.demo": 5,
+    "edgeq.doctor": 5,
     "edgeq.cli": 6,
     "edgeq.tui": 6,
 }
