@@ -125,10 +125,9 @@ class SafetensorsFile:
         if info.dtype in ML_DTYPES:
             import ml_dtypes  # only 8-bit floats need it
 
-            return np.dtype(getattr(ml_dtypes, ML_DTYPES[info.dtype]))
-        raise EdgeqError(
-            f"tensor {short(info.name)} is stored as {info.dtype}, which edgeq can't read", where=self.path
-        )
+            eight_bits: np.dtype[Any] = np.dtype(getattr(ml_dtypes, ML_DTYPES[info.dtype]))
+            return eight_bits
+        raise EdgeqError(f"edgeq can't read tensor {short(info.name)}, stored as {info.dtype}", where=self.path)
 
 
 def open_shards(folder: str | Path) -> dict[str, SafetensorsFile]:
