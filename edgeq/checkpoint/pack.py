@@ -68,7 +68,7 @@ def _pack_nibbles(codes: Codes) -> Codes:
     rows, columns = codes.shape
     out = np.array(codes[:, ::2])
     out[:, : columns // 2] |= codes[:, 1::2] << 4
-    return out.reshape(rows, -1)
+    return out
 
 
 def _check_bits(bits: int) -> None:
