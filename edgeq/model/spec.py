@@ -67,6 +67,7 @@ class LatentAttention:
     v_dim: int
     scale: float
     rope: Rope
+    bias: bool = False  # on the down projections and the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Mamba:
     groups: int = 1
     heads: int = 0
     dt_rank: int = 0
+    bias: bool = False  # on the input and output projections
+    conv_bias: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,11 @@ def _latent(D: int, i: int, m: LatentAttention) -> Iterator[TensorSpec]:
     yield _vector(i, "kv_a_norm", "norm", m.kv_lora_rank)
     yield _linear(i, "kv_b", m.heads * (m.qk_nope_dim + m.v_dim), m.kv_lora_rank)
     yield _linear(i, "o", D, m.heads * m.v_dim)
+    if m.bias:
+        if m.q_lora_rank is not None:
+            yield _vector(i, "q_a_bias", "bias", m.q_lora_rank)
+        yield _vector(i, "kv_a_bias", "bias", m.kv_lora_rank + m.qk_rope_dim)
+        yield _vector(i, "o_bias", "bias", D)
 
 
 def _gated_delta(D: int, i: int, g: GatedDelta) -> Iterator[TensorSpec]:
@@ -149,24 +154,27 @@ def _gated_delta(D: int, i: int, g: GatedDelta) -> Iterator[TensorSpec]:
 
 
 def _mamba(D: int, i: int, m: Mamba) -> Iterator[TensorSpec]:
+    grouped = 2 * m.groups * m.d_state
+    channels = m.d_inner if m.version == 1 else m.d_inner + grouped
+    projected = 2 * m.d_inner if m.version == 1 else m.d_inner + channels + m.heads
+    yield _linear(i, "in_proj", projected, D)
+    yield _vector(i, "conv", "conv", channels, 1, m.conv_kernel)
+    if m.conv_bias:
+        yield _vector(i, "conv_bias", "bias", channels)
     if m.version == 1:
-        yield _linear(i, "in_proj", 2 * m.d_inner, D)
-        yield _vector(i, "conv", "conv", m.d_inner, 1, m.conv_kernel)
-        yield _vector(i, "conv_bias", "bias", m.d_inner)
         yield _linear(i, "x_proj", m.dt_rank + 2 * m.d_state, m.d_inner)
         yield _linear(i, "dt_proj", m.d_inner, m.dt_rank)
         yield _vector(i, "dt_bias", "bias", m.d_inner)
         yield _vector(i, "a_log", "state", m.d_inner, m.d_state)
         yield _vector(i, "d", "state", m.d_inner)
     else:
-        channels = m.d_inner + 2 * m.groups * m.d_state
-        yield _linear(i, "in_proj", m.d_inner + channels + m.heads, D)
-        yield _vector(i, "conv", "conv", channels, 1, m.conv_kernel)
-        yield _vector(i, "conv_bias", "bias", channels)
         for name in ("dt_bias", "a_log", "d"):
             yield _vector(i, name, "state", m.heads)
         yield _vector(i, "mixer_norm", "norm", m.d_inner)
     yield _linear(i, "o", D, m.d_inner)
+    if m.bias:
+        yield _vector(i, "in_bias", "bias", projected)
+        yield _vector(i, "o_bias", "bias", D)
 
 
 def _ffn(spec: ModelSpec, i: int, f: object) -> Iterator[TensorSpec]:
