@@ -56,7 +56,7 @@ def unpack(packed: Codes, bits: int, columns: int) -> Codes:
         nibbles = np.empty((rows, width, 2), np.uint8)
         np.bitwise_and(packed, 15, out=nibbles[..., 0])
         np.right_shift(packed, 4, out=nibbles[..., 1])
-        return nibbles.reshape(rows, -1)[:, :columns]
+        return np.ascontiguousarray(nibbles.reshape(rows, 2 * width)[:, :columns])
     out = np.empty((rows, columns), np.uint8)
     for part in _row_chunks(rows, columns):
         spread = np.unpackbits(packed[part], axis=1, count=columns * bits, bitorder="little")
