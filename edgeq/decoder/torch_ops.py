@@ -100,7 +100,7 @@ class TorchOps:
         q, k, v = qkv[..., : -2 * width], qkv[..., -2 * width : -width], qkv[..., -width:]
         if spec.qk_norm == "full":
             q, k = self.norm(q, f"layers.{layer}.q_norm"), self.norm(k, f"layers.{layer}.k_norm")
-        q, k, v = (t.unflatten(-1, (-1, spec.head_dim)).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (t.reshape(*t.shape[:2], -1, spec.head_dim).transpose(1, 2) for t in (q, k, v))
         if spec.qk_norm == "head":
             q, k = self.norm(q, f"layers.{layer}.q_norm"), self.norm(k, f"layers.{layer}.k_norm")
         if spec.rope is not None:

@@ -1,0 +1,155 @@
+"""A checkpoint to a folder that onnxruntime and onnxruntime-genai load."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgeq import __version__
+from edgeq.artifact import MANIFEST, Artifact, describe_files
+from edgeq.checkpoint.weights import Weights
+from edgeq.decoder.decoder import check_supported, decoder
+from edgeq.errors import EdgeqError
+from edgeq.exporters.onnx.genai import genai_config
+from edgeq.exporters.onnx.graph import Graph
+from edgeq.exporters.onnx.grids import refuses
+from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
+from edgeq.files import new_folder, write_bytes, write_json
+from edgeq.model.spec import Attention, ModelSpec
+from edgeq.registry import Progress
+from edgeq.scheme import Scheme
+
+
+def export(
+    checkpoint: Weights,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    force: bool = False,
+    accuracy_level: int = 4,
+    context: int | None = None,
+    plan: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Write the artifact folder `out`; it appears under that name only when it is whole.
+
+    Args:
+        accuracy_level: 4 multiplies in int8 (fast); 0 keeps activations in float32 (slow, for comparisons).
+        context: longest sequence to prepare for; None: all that the model was made for.
+
+    Raises:
+        EdgeqError: an architecture, shape or grid that onnxruntime's kernels can't run, before anything is written;
+            `out` exists without `force`; no space.
+    """
+    spec = checkpoint.spec
+    positions = _positions(spec, context)
+    if accuracy_level not in (0, 4):
+        raise EdgeqError(f"accuracy level {accuracy_level} is not known", hint="0 (float32) or 4 (int8)")
+    _check(checkpoint)
+    options = {"accuracy_level": accuracy_level, "context": positions}
+    with new_folder(out, force=force) as folder:
+        _write_graph(checkpoint, folder, accuracy_level, positions, progress)
+        write_json(folder / "genai_config.json", genai_config(spec, positions))
+        _write_tokenizer(checkpoint, folder)
+        artifact = _manifest(checkpoint, folder, positions, options, plan or {})
+        write_json(folder / MANIFEST, artifact.to_json())
+    return replace(artifact, path=out)
+
+
+def _positions(spec: ModelSpec, context: int | None) -> int:
+    if context is None:
+        return spec.max_positions
+    if not 0 < context <= spec.max_positions:
+        raise EdgeqError(f"a context of {context} is out of range", hint=f"The model allows 1 to {spec.max_positions}")
+    return context
+
+
+def _check(checkpoint: Weights) -> None:
+    """Everything that could be refused, before a file is written."""
+    spec = checkpoint.spec
+    where = spec.location or spec.name
+    check_supported(spec)
+    for layer in {x.mixer for x in spec.layers}:
+        assert isinstance(layer, Attention)
+        unit = 8 if layer.rope is None else 16
+        if layer.head_dim % unit:
+            raise EdgeqError(f"onnxruntime needs heads of a multiple of {unit}, not {layer.head_dim}", where=where)
+        if layer.rope is not None and layer.rope.dim % 16:
+            raise EdgeqError(f"onnxruntime can't rotate {layer.rope.dim} dimensions, only multiples of 16", where=where)
+    if len({(x.mixer.kv_heads, x.mixer.head_dim) for x in spec.layers if isinstance(x.mixer, Attention)}) > 1:
+        raise EdgeqError("layers with caches of different shapes can't be exported yet", where=where)
+    scheme = getattr(checkpoint, "scheme", None)
+    if isinstance(scheme, Scheme):
+        for grid in (scheme.linear, scheme.embed, scheme.head):
+            if grid is not None and (reason := refuses(grid)):
+                raise EdgeqError(f"{scheme.name} can't be exported to onnx: {reason}", where=where)
+
+
+def _write_graph(
+    checkpoint: Weights, folder: Path, accuracy_level: int, positions: int, progress: Progress | None
+) -> None:
+    spec = checkpoint.spec
+    total, done = 4 * spec.n_layers + 1 + (not spec.tied), 0
+
+    def count(name: str) -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total, name)
+
+    with Graph(folder, spec.family) as graph:
+        ops = OnnxOps(graph, checkpoint, accuracy_level=accuracy_level, positions=positions, done=count)
+        ops.finish(decoder(ops, spec, ops.ids))
+        graph.save()
+
+
+def _write_tokenizer(checkpoint: Weights, folder: Path) -> None:
+    for name, content in checkpoint.tokenizer_files().items():
+        if isinstance(content, bytes):
+            write_bytes(folder / name, content)
+        else:
+            shutil.copyfile(content, folder / name)
+
+
+def _manifest(
+    checkpoint: Weights, folder: Path, positions: int, options: dict[str, Any], plan: Mapping[str, Any]
+) -> Artifact:
+    scheme = getattr(checkpoint, "scheme", None)
+    source = getattr(checkpoint, "path", None) or checkpoint.spec.location
+    return Artifact(
+        path=folder,
+        runtime="onnxruntime",
+        name=checkpoint.spec.name,
+        scheme=scheme.name if isinstance(scheme, Scheme) else "fp32",
+        model=_model_facts(checkpoint.spec, positions),
+        files=describe_files(folder),
+        plan=dict(plan),
+        checkpoint=None if source is None else str(Path(source).resolve()) if Path(source).exists() else str(source),
+        versions={"edgeq": __version__, "onnx": onnx.__version__},
+        options=options,
+    )
+
+
+def _model_facts(spec: ModelSpec, positions: int) -> dict[str, Any]:
+    mixers = [x.mixer for x in spec.layers if isinstance(x.mixer, Attention)]
+    facts: dict[str, Any] = {
+        "family": spec.family,
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.hidden_size,
+        "layers": spec.n_layers,
+        "heads": mixers[0].heads,
+        "kv_heads": mixers[0].kv_heads,
+        "head_dim": mixers[0].head_dim,
+        "max_positions": positions,
+        "bos_id": spec.bos_id,
+        "eos_ids": list(spec.eos_ids),
+        "pad_id": spec.pad_id,
+        "logits_from": LOGITS_FROM,
+    }
+    if any(m.window for m in mixers):
+        facts["windows"] = [m.window for m in mixers]
+    return facts

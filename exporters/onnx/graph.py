@@ -1,0 +1,106 @@
+"""An ONNX graph in the making: nodes and constants go in memory, large weights straight to the external data file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Array = npt.NDArray[Any]
+
+MICROSOFT = "com.microsoft"
+# onnxruntime refuses IR and opset versions newer than itself, and onnx writes its newest unless told. Opset 21 has
+# every standard operator used here and runs on onnxruntime 1.20 and later.
+IR_VERSION, OPSET = 10, 21
+_INLINE = 1024  # bytes; smaller constants live in model.onnx, where shape inference can see them
+_PAGE, _LINE = 4096, 64  # large tensors start on a page, so that a runtime can map them
+
+
+class Graph:
+    """Use as a context manager; `save` writes model.onnx beside the data that has been streamed out by then."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self._nodes: list[onnx.NodeProto] = []
+        self._tensors: dict[str, TensorProto] = {}
+        self._path = folder / "model.onnx"
+        self._name = name
+        self._data = (folder / "model.onnx.data").open("wb")
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._data.close()
+
+    def add(
+        self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], *, domain: str = "", **attributes: Any
+    ) -> str:
+        """Append a node named after its first output, which is returned."""
+        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        trimmed = list(inputs)
+        while trimmed and not trimmed[-1]:
+            trimmed.pop()
+        self._nodes.append(helper.make_node(op, trimmed, names, name=names[0], domain=domain, **attributes))
+        return names[0]
+
+    def rename_result(self, name: str) -> str:
+        """Rename the first output of the newest node, which nothing reads yet."""
+        self._nodes[-1].output[0] = name
+        return name
+
+    def constant(self, name: str, value: Array) -> str:
+        """An initializer; asking again for a name that exists gives the first."""
+        if name not in self._tensors:
+            if value.nbytes < _INLINE:
+                self._tensors[name] = numpy_helper.from_array(np.asarray(value), name)
+            else:
+                self.stream(name, value.dtype, value.shape, [value])
+        return name
+
+    def stream(self, name: str, dtype: npt.DTypeLike, shape: Sequence[int], parts: Iterable[Array]) -> str:
+        """An initializer in the data file, written part after part; the parts together fill `shape`."""
+        kind = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        align = _PAGE if size >= _PAGE else _LINE
+        self._data.write(b"\0" * (-self._data.tell() % align))
+        offset = self._data.tell()
+        for part in parts:
+            self._data.write(np.ascontiguousarray(part, kind).data)
+        if self._data.tell() - offset != size:
+            raise ValueError(f"{name}: wrote {self._data.tell() - offset} bytes of {size}")
+        tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(kind), dims=list(shape))
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "model.onnx.data"), ("offset", offset), ("length", size)):
+            tensor.external_data.add(key=key, value=str(value))
+        self._tensors[name] = tensor
+        return name
+
+    def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def default_input(self, name: str, value: Array) -> str:
+        """An input that takes `value` when the caller does not feed it: an initializer listed among the inputs."""
+        self.input(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        return self.constant(name, value)
+
+    def output(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
+        self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def save(self) -> None:
+        graph = helper.make_graph(self._nodes, self._name, self.inputs, self.outputs, list(self._tensors.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name="edgeq")
+        self._data.flush()
+        os.fsync(self._data.fileno())
+        self._path.write_bytes(model.SerializeToString())
