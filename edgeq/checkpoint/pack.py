@@ -65,9 +65,8 @@ def unpack(packed: Codes, bits: int, columns: int) -> Codes:
 
 
 def _pack_nibbles(codes: Codes) -> Codes:
-    rows, columns = codes.shape
     out = np.array(codes[:, ::2])
-    out[:, : columns // 2] |= codes[:, 1::2] << 4
+    out[:, : codes.shape[1] // 2] |= codes[:, 1::2] << 4
     return out
 
 
