@@ -6,8 +6,11 @@ grid to the linear layers and to the embedding and head, and names the method th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from edgeq.errors import EdgeqError
 
 GridKind = Literal["float", "int", "gguf"]
 ZeroPoint = Literal["none", "int", "float"]
@@ -73,3 +76,80 @@ class Scheme:
 
     def renamed(self, name: str) -> Scheme:
         return replace(self, name=name)
+
+    @property
+    def bits(self) -> float:
+        """Nominal bits of a linear weight's code (scales and mixtures left out)."""
+        return self.linear.bits
+
+
+# llama.cpp file types -> the block type most of their linear layers take.
+GGUF_BASE = {
+    "F16": "F16",
+    "BF16": "BF16",
+    "Q8_0": "Q8_0",
+    "Q6_K": "Q6_K",
+    "Q5_K_M": "Q5_K",
+    "Q5_K_S": "Q5_K",
+    "Q5_1": "Q5_1",
+    "Q5_0": "Q5_0",
+    "Q4_K_M": "Q4_K",
+    "Q4_K_S": "Q4_K",
+    "Q4_1": "Q4_1",
+    "Q4_0": "Q4_0",
+    "IQ4_NL": "IQ4_NL",
+    "IQ4_XS": "IQ4_XS",
+    "Q3_K_L": "Q3_K",
+    "Q3_K_M": "Q3_K",
+    "Q3_K_S": "Q3_K",
+    "Q2_K": "Q2_K",
+}
+_INTEGER = re.compile(r"(?P<method>[a-z0-9]+(?:\+[a-z0-9]+)*)-int(?P<bits>[2-8])(?:-g(?P<group>\d+))?(?P<sym>-sym)?")
+METHODS = ("rtn", "hqq", "gptq", "awq", "autoround", "qronos")
+
+
+def named_scheme(name: str) -> Scheme:
+    """The scheme a name stands for: `fp16`, `gptq-int4-g128-sym`, `awq+gptq-int4-g32`, `w8a8-smooth`, `gguf-q4_k_m`.
+
+    An integer scheme without `-gN` has one scale a row. The embedding and the head of a scheme below 8 bits are
+    stored with 8 bits in the same groups of at most 32, as llama.cpp's mixtures keep outputs at Q6_K
+    or Q8_0: they carry more of the error than their share of the bytes.
+
+    Raises:
+        EdgeqError: no such scheme.
+    """
+    key = name.strip().lower()
+    if key in {"fp32", "f32"}:
+        return Scheme("fp32", "none", F32, F32)
+    if key in {"fp16", "f16", "bf16"}:
+        return Scheme("bf16" if key == "bf16" else "fp16", "none", F16, F16)
+    if key.startswith("gguf-"):
+        return gguf_scheme(key[5:])
+    if key == "w8a8-smooth":
+        return Scheme(key, "smoothquant", int_grid(8, -1, symmetric=True), F16, act_bits=8)
+    found = _INTEGER.fullmatch(key)
+    if found is None or any(m not in METHODS for m in found["method"].split("+")):
+        raise EdgeqError(
+            f"unknown scheme {name!r}", hint="Examples: rtn-int4-g32, gptq-int4-g128-sym, w8a8-smooth, gguf-q4_k_m, fp16"
+        )
+    bits, group = int(found["bits"]), int(found["group"] or -1)
+    if group == 0:
+        raise EdgeqError(f"a group size of 0 in scheme {name!r}", hint="Use -g32, -g64, -g128, or leave it out")
+    linear = int_grid(bits, group, symmetric=found["sym"] is not None)
+    embed = linear if bits >= 8 else int_grid(8, min(group, 32) if group > 0 else 32)
+    return Scheme(key, found["method"], linear, embed)
+
+
+def gguf_scheme(file_type: str) -> Scheme:
+    """A llama.cpp file type, by any spelling of its case.
+
+    Raises:
+        EdgeqError: no such type.
+    """
+    kind = file_type.upper()
+    if kind not in GGUF_BASE:
+        raise EdgeqError(f"unknown GGUF type {file_type!r}", hint=f"Known: {', '.join(GGUF_BASE)}")
+    base = GGUF_BASE[kind]
+    bits = 16 if base in {"F16", "BF16"} else int(base.removeprefix("I")[1])
+    grid = Grid("gguf", bits, 256 if base.endswith(("_K", "_XS")) else 32, "float", "f16", base)
+    return Scheme(f"gguf-{kind.lower()}", "llama.cpp", grid, grid, gguf_type=kind)

@@ -1,0 +1,104 @@
+"""Bytes of the weights, tensor by tensor, as each target stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from edgeq.estimate import gguf
+from edgeq.estimate.ggml import stored_type, type_bytes
+from edgeq.estimate.gguf_header import file_bytes
+from edgeq.model.spec import ModelSpec
+from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.scheme import Grid, Scheme
+
+_FLOAT_BYTES = {"onnxruntime": 4}  # norms, biases, routers: the exported ONNX graph computes in float32
+
+
+def runtime_of(target: str | None) -> str | None:
+    """`onnxruntime` of `onnxruntime/cpu`."""
+    return target.split("/")[0] if target else None
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) -> int:
+    """Bytes of a (rows, columns) matrix on `grid`, scales and zero points included.
+
+    With g = group size and G = ceil(columns / g) groups a row:
+
+    - onnxruntime: `MatMulNBits` (contrib operator's documentation): codes (rows, G, g*bits/8) with the last group
+      padded, float32 scales (rows, G), zero points of `bits` bits packed per row.
+    - openvino: codes of 4 or 8 bits packed over the whole tensor (other widths take the next of the two),
+      f16 scales, zero points with the width of the codes.
+    - others (compressed-tensors and the neutral checkpoint): codes packed per row into whole 32-bit words, scales in
+      the grid's dtype, zero points likewise packed.
+    """
+    if grid.kind == "float":
+        return rows * columns * grid.bits // 8
+    if grid.kind == "gguf":
+        kind = stored_type(grid.ggml_type or "Q8_0", columns)
+        return rows * type_bytes(kind, columns)
+    size = columns if grid.group_size == -1 else grid.group_size
+    groups = _ceil(columns, size)
+    stored_zeros = 0 if grid.zero == "none" else rows * groups
+    if runtime == "onnxruntime":
+        zeros = rows * _ceil(groups * grid.bits, 8) if grid.zero == "int" else 4 * stored_zeros
+        return rows * groups * _ceil(size * grid.bits, 8) + 4 * rows * groups + zeros
+    if runtime == "openvino":
+        bits = 4 if grid.bits <= 4 else 8
+        zeros = _ceil(stored_zeros * bits, 8) if grid.zero == "int" else 2 * stored_zeros
+        return _ceil(rows * columns * bits, 8) + 2 * rows * groups + zeros
+    scale = 2 if grid.scale_dtype == "f16" else 4
+    zeros = 4 * rows * _ceil(groups * grid.bits, 32) if grid.zero == "int" else 4 * stored_zeros
+    return 4 * rows * _ceil(columns * grid.bits, 32) + scale * rows * groups + zeros
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    spec: TensorSpec
+    n_bytes: int
+
+
+@lru_cache(maxsize=512)
+def stored_tensors(spec: ModelSpec, scheme: Scheme, runtime: str | None = None) -> tuple[StoredTensor, ...]:
+    """Every tensor with the bytes it takes; a tied embedding is there once."""
+    if scheme.gguf_type is not None:
+        return tuple(StoredTensor(t.spec, t.n_bytes) for t in gguf.gguf_tensors(spec, scheme.gguf_type))
+    return tuple(StoredTensor(t, n) for t, n in _sizes(spec, scheme, runtime))
+
+
+def _sizes(spec: ModelSpec, scheme: Scheme, runtime: str | None) -> Iterator[tuple[TensorSpec, int]]:
+    plain = 4 if scheme.linear.bits == 32 else _FLOAT_BYTES.get(runtime or "", 2)
+    for t in tensors(spec):
+        grid = _grid_of(t, scheme)
+        columns = t.shape[-1]
+        yield t, grid_bytes(t.numel // columns, columns, grid, runtime) if grid else t.numel * plain
+
+
+def _grid_of(t: TensorSpec, scheme: Scheme) -> Grid | None:
+    if t.role == "embed":
+        return scheme.embed
+    if t.role == "head":
+        return scheme.head or scheme.embed
+    return scheme.linear if t.linear else None
+
+
+def weight_bytes(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> int:
+    """Bytes of all weights under `scheme` as `target`'s runtime stores them; for GGUF the whole file, header included.
+
+    Args:
+        target: `onnxruntime/cpu`, `openvino/gpu`, ... or None for the neutral layout.
+    """
+    if scheme.gguf_type is not None:
+        return file_bytes(spec, scheme.gguf_type)
+    return sum(t.n_bytes for t in stored_tensors(spec, scheme, runtime_of(target)))
+
+
+def bits_per_weight(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> float:
+    """All stored bits over all parameters, embeddings included."""
+    total = sum(t.n_bytes for t in stored_tensors(spec, scheme, runtime_of(target)))
+    return 8 * total / sum(t.numel for t in tensors(spec))
