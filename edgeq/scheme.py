@@ -130,7 +130,8 @@ def named_scheme(name: str) -> Scheme:
     found = _INTEGER.fullmatch(key)
     if found is None or any(m not in METHODS for m in found["method"].split("+")):
         raise EdgeqError(
-            f"unknown scheme {name!r}", hint="Examples: rtn-int4-g32, gptq-int4-g128-sym, w8a8-smooth, gguf-q4_k_m, fp16"
+            f"unknown scheme {name!r}",
+            hint="Try rtn-int4-g32, gptq-int4-g128-sym, w8a8-smooth, gguf-q4_k_m or fp16",
         )
     bits, group = int(found["bits"]), int(found["group"] or -1)
     if group == 0:

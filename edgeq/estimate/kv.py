@@ -40,9 +40,9 @@ def vector_bytes(n: int, kv_dtype: str) -> int:
 def kv_bytes_per_token(spec: ModelSpec, *, kv_dtype: str = "f16", target: str | None = None) -> int:
     """Bytes that one more token adds while no window is full.
 
-    GQA, MQA: 2 * kv_heads * head_dim values a layer (Ainslie et al. 2023, arXiv 2305.13245; head_dim is the model's own,
-    not hidden / heads). MLA absorbed: kv_lora_rank + rope_dim a layer (DeepSeek-V2, arXiv 2405.04434); in full:
-    heads * (nope + rope + v) values. Recurrent layers add nothing.
+    GQA, MQA: 2 * kv_heads * head_dim values a layer (Ainslie et al. 2023, arXiv 2305.13245; head_dim is the
+    model's own, not hidden / heads). MLA absorbed: kv_lora_rank + rope_dim a layer (DeepSeek-V2,
+    arXiv 2405.04434); in full: heads * (nope + rope + v) values. Recurrent layers add nothing.
     """
     return sum(_token_bytes(layer.mixer, kv_dtype, runtime_of(target)) for layer in spec.layers)
 

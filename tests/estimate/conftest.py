@@ -1,4 +1,4 @@
-"""Architectures written by hand from their published config.json, so that no reader stands between a fact and its test."""
+"""Architectures written by hand from their published config.json: no reader stands between a fact and its test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ def dense(
     max_positions: int = 4096,
 ) -> ModelSpec:
     mixer = Attention(
-        heads, kv_heads, head_dim, head_dim**-0.5, rope or Rope(1e4, head_dim), qk_norm=qk_norm  # type: ignore[arg-type]
+        heads,
+        kv_heads,
+        head_dim,
+        head_dim**-0.5,
+        rope or Rope(1e4, head_dim),
+        qk_norm=qk_norm,  # type: ignore[arg-type]
     )
     return ModelSpec(family, family, hidden, vocab, (Layer(mixer, MLP(mlp)),) * layers, tied, max_positions)
 
@@ -35,7 +40,9 @@ def dense(
 def gemma_3_12b() -> ModelSpec:
     def layer(i: int) -> Layer:
         window = None if i % 6 == 5 else 1024
-        return Layer(Attention(16, 8, 256, 1 / 16, Rope(1e6, 256), window=window, qk_norm="head"), MLP(15360, "gelu_tanh"))
+        return Layer(
+            Attention(16, 8, 256, 1 / 16, Rope(1e6, 256), window=window, qk_norm="head"), MLP(15360, "gelu_tanh")
+        )
 
     layers = tuple(layer(i) for i in range(48))
     return ModelSpec("gemma-3-12b", "gemma3_text", 3840, 262208, layers, True, 131072, norm_layout="sandwich")

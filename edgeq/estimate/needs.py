@@ -1,0 +1,85 @@
+"""What the quantization itself takes: memory, disk, arithmetic, hours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeq.device.spec import Figure
+from edgeq.estimate.formats import weight_bytes
+from edgeq.model.spec import ModelSpec
+from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.scheme import Scheme
+
+SAMPLES, LENGTH = 128, 2048  # calibration text of the published GPTQ, AWQ and AutoRound recipes
+TOKENS = SAMPLES * LENGTH
+_PROCESS = 400_000_000  # interpreter with torch loaded
+_SEARCH_RATE = 30e6  # weights a second of an element-wise scale search on one machine's cores; an assumption
+_EFFICIENCY = 0.5  # share of the measured matrix rate that a whole block reaches; an assumption
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Attributes:
+    ram: peak bytes with one block resident.
+    disk: bytes of the source, the calibration states and the result together.
+    flop: matrix arithmetic.
+    hours: at the given rate; None when the rate is unknown.
+    basis: what the hours rest on.
+    """
+
+    ram: int
+    disk: int
+    flop: float
+    hours: float | None
+    basis: str
+
+
+def quantization_needs(spec: ModelSpec, scheme: Scheme, rate: Figure | None = None) -> Needs:
+    """Estimate for a streaming engine: one block of weights in float32, hidden states on disk.
+
+    Arithmetic, for P weights of linear layers, n = 128 * 2048 calibration tokens and a (rows, columns) layer:
+    calibrated methods run each block twice, 4 P n; GPTQ (arXiv 2210.17323) adds 2 n columns^2 for the Hessian,
+    columns^3 for its factor and rows * columns^2 for the solve; AWQ (2306.00978) 20 grid points, 2 P n/4 each (a
+    quarter of the text); AutoRound (2309.05516) 200 steps of 8 * 2048 tokens, forward and backward, 6 P a token.
+    """
+    linear = [t for t in tensors(spec) if t.linear and t.role != "head"]
+    weights = sum(t.numel for t in linear)
+    flop = sum(_flop(part, linear, weights) for part in scheme.method.split("+"))
+    calibrated = flop > 0
+    block = max((_block(spec, i) for i in range(spec.n_layers)), default=0)
+    widest = max((t.shape[-1] for t in linear), default=0)
+    copies = {"autoround": 5, "gptq": 2}.get(scheme.method.split("+")[-1], 2)  # weight, code, gradients and moments
+    ram = _PROCESS + 4 * copies * block + (3 * 4 * widest**2 if calibrated else 0)
+    states = 2 * 2 * TOKENS * spec.hidden_size if calibrated else 0  # in and out, two bytes a value
+    source = 2 * sum(t.numel for t in tensors(spec))
+    disk = source + states + weight_bytes(spec, scheme)
+    hours, basis = _hours(weights, flop, rate)
+    return Needs(ram, disk, float(flop), hours, basis)
+
+
+def _flop(method: str, linear: list[TensorSpec], weights: int) -> float:
+    if method == "gptq":
+        solve = 0.0
+        for t in linear:
+            columns = t.shape[-1]
+            solve += 2.0 * TOKENS * columns**2 + columns**3 + t.numel * columns
+        return 4.0 * weights * TOKENS + solve
+    if method == "awq":
+        return 4.0 * weights * TOKENS + 20 * 2.0 * weights * TOKENS / 4
+    if method == "smoothquant":
+        return 2.0 * weights * TOKENS
+    return 200 * 8 * 2048 * 6.0 * weights if method == "autoround" else 0.0
+
+
+def _block(spec: ModelSpec, i: int) -> int:
+    return sum(t.numel for t in tensors(spec) if t.layer == i)
+
+
+def _hours(weights: int, flop: float, rate: Figure | None) -> tuple[float | None, str]:
+    search = weights / _SEARCH_RATE
+    if flop == 0:
+        return search / 3600, f"{_SEARCH_RATE / 1e6:.0f} M weights/s of scale search (assumed)"
+    if rate is None or rate.value <= 0:
+        return None, "no matrix rate of this device is known"
+    seconds = search + flop / (rate.value * _EFFICIENCY)
+    return seconds / 3600, f"{flop:.1e} FLOP at half of {rate.value / 1e9:,.0f} GFLOP/s ({rate.basis})"
