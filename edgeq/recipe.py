@@ -1,0 +1,137 @@
+"""Recipe: what to quantize and how, complete and reproducible, as a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeq.errors import EdgeqError
+from edgeq.files import write_bytes
+from edgeq.jsonable import from_json, to_json
+from edgeq.scheme import F16, F32, Grid, Scheme, int_grid
+
+HeadGrid = Literal["embed", "linear", "float"]
+GROUP_SIZES = (-1, 16, 32, 64, 128, 256)
+BITS = (2, 3, 4, 5, 6, 7, 8, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is quantized.
+
+    Attributes:
+        model: folder, GGUF file or hub id of the source.
+        method: name of a composition in `edgeq.quantize.methods`.
+        bits, group_size, symmetric: grid of the linear layers; 16 bits keep them in half precision, a group of
+            -1 is a whole row.
+        embed_bits, embed_group_size, embed_symmetric: grid of the embedding.
+        head: grid of an untied output head: the embedding's, the linear layers', or half precision.
+        seed: of everything random; a method without chance ignores it.
+
+    Raises:
+        EdgeqError: a value no grid has.
+    """
+
+    model: str
+    method: str = "rtn"
+    bits: int = 4
+    group_size: int = 32
+    symmetric: bool = False
+    embed_bits: int = 8
+    embed_group_size: int = 32
+    embed_symmetric: bool = False
+    head: HeadGrid = "embed"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("bits", BITS), ("group_size", GROUP_SIZES)):
+            for field in (name, f"embed_{name}"):
+                if getattr(self, field) not in allowed:
+                    known = ", ".join(map(str, allowed))
+                    raise EdgeqError(f"{field} is {getattr(self, field)}", where="recipe", hint=f"Choose from {known}")
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the model is stored; its name is the plan's where the embedding is as the plan takes it."""
+        linear = _grid(self.bits, self.group_size, self.symmetric)
+        embed = _grid(self.embed_bits, self.embed_group_size, self.embed_symmetric)
+        head = {"embed": None, "linear": linear, "float": F16}[self.head]
+        if linear is F16:
+            return Scheme("fp16" if embed is F16 else f"fp16-embed{self.embed_bits}", "none", linear, embed, head)
+        group = f"-g{self.group_size}" if self.group_size > 0 else ""
+        name = f"{self.method}-int{self.bits}{group}{'-sym' if self.symmetric else ''}"
+        return Scheme(name, self.method, linear, embed, head)
+
+    def to_toml(self) -> str:
+        lines = [f"{f.name} = {_toml_value(getattr(self, f.name))}" for f in dataclasses.fields(self)]
+        return "# Recipe of `edgeq quantize --recipe`\n" + "\n".join(lines) + "\n"
+
+
+def recipe_for(model: str, scheme: Scheme) -> Recipe:
+    """The recipe that makes `model` in a scheme that `edgeq plan` named.
+
+    Raises:
+        EdgeqError: the scheme has another kind of grid (a GGUF type, single precision).
+    """
+    for grid in (scheme.linear, scheme.embed):
+        if grid.kind == "gguf" or grid == F32 or scheme.act_bits != 16:
+            raise EdgeqError(f"`edgeq quantize` has no recipe for the scheme {scheme.name}")
+    heads: dict[Grid | None, HeadGrid] = {F16: "float", scheme.linear: "linear", scheme.embed: "embed", None: "embed"}
+    return Recipe(
+        model=model,
+        method=scheme.method if scheme.method != "none" else "rtn",
+        bits=scheme.linear.bits,
+        group_size=scheme.linear.group_size,
+        symmetric=scheme.linear.symmetric and scheme.linear.kind == "int",
+        embed_bits=scheme.embed.bits,
+        embed_group_size=scheme.embed.group_size,
+        embed_symmetric=scheme.embed.symmetric and scheme.embed.kind == "int",
+        head=heads[scheme.head],
+    )
+
+
+def parse_recipe(text: str, where: object = None) -> Recipe:
+    """TOML to Recipe.
+
+    Raises:
+        EdgeqError: bad TOML, an unknown field, a wrong type or value.
+    """
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise EdgeqError(f"bad TOML: {str(error)[:200]}", where=where) from error
+    return from_json(Recipe, table, where)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe file; see `parse_recipe`."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise EdgeqError(f"cannot read the recipe: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise EdgeqError("the recipe is not UTF-8", where=path) from error
+    return parse_recipe(text, path)
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    write_bytes(path, recipe.to_toml().encode())
+
+
+def recipe_json(recipe: Recipe) -> dict[str, Any]:
+    """As a checkpoint's manifest keeps it."""
+    table: dict[str, Any] = to_json(recipe)
+    return table
+
+
+def _grid(bits: int, group_size: int, symmetric: bool) -> Grid:
+    return F16 if bits == 16 else int_grid(bits, group_size, symmetric=symmetric)
+
+
+def _toml_value(value: str | int | bool) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
