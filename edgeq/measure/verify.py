@@ -1,0 +1,222 @@
+"""`verify`: does the artifact compute what the checkpoint says? Runtimes fail silently, so every export is asked.
+
+The runtime's logits are compared with the reference decoder's on the dequantized checkpoint, on a short varied text and
+on random tokens, in one pass and token by token through the runtime's cache. What is left between the two is the
+runtime's arithmetic, so it must be tiny, whatever the quantization cost:
+
+- float activations: float32 rounding and the order of sums, below `FLOAT_LIMITS`.
+- int8 activations (`accuracy_level` 4, or a scheme with 8-bit activations): every matmul rounds its input to 8 bits per
+  group, about 0.5 % relative error each, below `INT8_LIMITS`.
+
+A graph with one wrong scale, a swapped head or a cache off by one is far outside of either: KL of 1 nat and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.artifact import MANIFEST, Artifact
+from edgeq.checkpoint.weights import Weights
+from edgeq.errors import EdgeqError
+from edgeq.files import write_json
+from edgeq.jsonable import to_json
+from edgeq.measure.divergence import Divergence, DivergenceMeter
+from edgeq.measure.texts import built_in_texts, chunks, random_tokens
+from edgeq.registry import Progress, Session, runtime
+
+if TYPE_CHECKING:
+    from edgeq.decoder.torch_model import TorchModel
+
+Array = npt.NDArray[np.float32]
+RANDOM_TOKENS = 64
+CHUNK = 256  # tokens of one pass
+STEPS = 24  # tokens decoded one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an artifact must keep to pass: mean KL in nats, and the share of equal likeliest tokens."""
+
+    mean_kl: float
+    top1: float
+    step_kl: float  # between one pass and step by step, mean
+
+
+FLOAT_LIMITS = Limits(mean_kl=1e-4, top1=0.98, step_kl=1e-4)
+INT8_LIMITS = Limits(mean_kl=2e-2, top1=0.90, step_kl=2e-2)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification found.
+
+    Attributes:
+        verdict: `pass` or `fail`; `reasons` say why it failed.
+        path: which limits apply: `float` or `int8` activations.
+        checkpoint: the artifact against the dequantized checkpoint; over text and random tokens.
+        steps: decoding token by token against one pass, both through the runtime; None where the runtime gives no
+            engine to step.
+        original: the artifact against the unquantized model, on the text: what quantization cost. None unless asked.
+    """
+
+    verdict: Literal["pass", "fail"]
+    reasons: tuple[str, ...]
+    path: Literal["float", "int8"]
+    limits: Limits
+    checkpoint: Divergence
+    steps: Divergence | None
+    original: Divergence | None
+    date: str
+
+
+def verify(
+    artifact: Artifact,
+    *,
+    checkpoint: Weights,
+    original: Weights | None = None,
+    text: str | None = None,
+    tokens: int = 1024,
+    kld_limit: float | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Compare the runtime's logits with the reference's, token by token.
+
+    Args:
+        checkpoint: what the artifact was exported from.
+        original: the unquantized model, for the loss of the quantization itself.
+        text: instead of the built-in passages.
+        tokens: at most so many of text.
+        kld_limit: mean KL in nats, instead of the default of the artifact's path.
+
+    Raises:
+        EdgeqError: the artifact can't be opened, or is of another model than the checkpoint.
+    """
+    from edgeq.decoder.torch_model import TorchModel
+
+    _check_same_model(artifact, checkpoint.spec.vocab_size, checkpoint.spec.n_layers)
+    session = runtime(artifact.runtime).open(artifact)
+    try:
+        texts = text_sequences(session, artifact, text, tokens)
+        noise = random_tokens(checkpoint.spec.vocab_size, min(RANDOM_TOKENS, _context(artifact)))
+        total = len(texts) * (2 if original else 1) + 2
+        count = _Counter(progress, total)
+        against = _compare(session, TorchModel(checkpoint), [*texts, noise], count)
+        steps = step_divergence(session, (texts or [noise])[0])
+        count("step by step")
+        loss = _compare(session, TorchModel(original), texts or [noise], count) if original else None
+    finally:
+        session.close()
+    path = activation_path(artifact)
+    limits = INT8_LIMITS if path == "int8" else FLOAT_LIMITS
+    limits = limits if kld_limit is None else replace(limits, mean_kl=kld_limit)
+    reasons = tuple(judge(against, steps, limits))
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return Verification("fail" if reasons else "pass", reasons, path, limits, against, steps, loss, date)
+
+
+def judge(against: Divergence, steps: Divergence | None, limits: Limits) -> Iterator[str]:
+    """What is outside the limits, in words."""
+    if against.broken:
+        yield f"the runtime gives logits that are not numbers at {against.broken} of {against.tokens} positions"
+    elif against.mean_kl > limits.mean_kl:
+        yield f"mean KL divergence {against.mean_kl:.2g} nats, the limit is {limits.mean_kl:.2g}"
+    if against.top1 < limits.top1:
+        yield f"the likeliest token agrees at {against.top1:.1%} of positions, the limit is {limits.top1:.0%}"
+    if steps is not None and steps.mean_kl > limits.step_kl:
+        yield f"decoding step by step differs from one pass by {steps.mean_kl:.2g} nats, the limit {limits.step_kl:.2g}"
+
+
+def activation_path(artifact: Artifact) -> Literal["float", "int8"]:
+    """Whether the artifact's matmuls round their inputs to 8 bits."""
+    quantized = artifact.scheme not in ("fp32", "fp16", "bf16")
+    fast = int(artifact.options.get("accuracy_level", 0)) == 4 or artifact.scheme.startswith("w8a8")
+    return "int8" if quantized and fast else "float"
+
+
+def record(artifact: Artifact, verification: Verification) -> Artifact:
+    """Write the verification into the artifact's manifest."""
+    kept = replace(artifact, verify=to_json(verification))
+    write_json(artifact.path / MANIFEST, kept.to_json())
+    return kept
+
+
+def text_sequences(session: Session, artifact: Artifact, text: str | None, tokens: int) -> list[list[int]]:
+    """The text as sequences of tokens within the model's context, `tokens` in all; none without a tokenizer."""
+    tokenizer: Any = getattr(session, "tokenizer", None)
+    if tokenizer is None:
+        return []
+    length = min(CHUNK, _context(artifact))
+    found: list[list[int]] = []
+    for passage in [text] if text is not None else built_in_texts():
+        found += chunks(list(tokenizer.encode(passage)), length)
+    if not found:
+        raise EdgeqError("the text is too short to compare on", hint="Give two tokens or more")
+    kept: list[list[int]] = []
+    for sequence in found:
+        room = tokens - sum(map(len, kept))
+        if room < 2:
+            break
+        kept.append(sequence[:room])
+    return kept
+
+
+def step_divergence(session: Session, ids: Sequence[int]) -> Divergence | None:
+    """Half of the tokens in one pass, the rest one by one, against all of them in one pass, on the same runtime."""
+    engine: Any = getattr(session, "engine", None)
+    if engine is None:
+        return None
+    ids = list(ids)[: 2 * STEPS]
+    start = max(1, len(ids) // 2)
+    whole = session.logits(ids)
+    engine.rewind(0)
+    rows = [np.array(engine.prefill(ids[at : min(at + engine.chunk, start)])) for at in range(0, start, engine.chunk)]
+    steps = [rows[-1], *(np.array(engine.decode(token)) for token in ids[start:])]
+    meter = DivergenceMeter()
+    meter.add(whole[start - 1 :], np.stack(steps))
+    return meter.result()
+
+
+def _compare(session: Session, reference: TorchModel, sequences: list[list[int]], count: _Counter) -> Divergence:
+    meter = DivergenceMeter()
+    for ids in sequences:
+        targets = np.array([*ids[1:], -1])
+        meter.add(reference.logits(ids), _logits(session, ids), targets)
+        count("comparing")
+    return meter.result()
+
+
+def _logits(session: Session, ids: Sequence[int]) -> Array:
+    found = session.logits(ids)
+    if found.ndim != 2 or found.shape[0] != len(ids):
+        raise EdgeqError(f"the runtime gave logits of shape {found.shape} for {len(ids)} tokens")
+    return found
+
+
+def _check_same_model(artifact: Artifact, vocab_size: int, layers: int) -> None:
+    for name, value in (("vocab_size", vocab_size), ("layers", layers)):
+        if artifact.model.get(name, value) != value:
+            raise EdgeqError(
+                f"the artifact has {name} {artifact.model[name]}, the checkpoint {value}: they are different models",
+                where=artifact.path,
+                hint="Give the checkpoint it was exported from",
+            )
+
+
+def _context(artifact: Artifact) -> int:
+    return int(artifact.model.get("max_positions", CHUNK))
+
+
+class _Counter:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, what: str) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total, what)
