@@ -1,1 +1,99 @@
+"""The onnxruntime runtime: runs what the ONNX exporter writes, with onnxruntime, numpy, tokenizers and jinja2 only."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import EdgeqError
+
+if TYPE_CHECKING:
+    from edgeq.artifact import Artifact
+    from edgeq.device.spec import KernelRate
+    from edgeq.runtimes.session import TextSession
+
+_DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How a session is opened.
+
+    Attributes:
+        context: most tokens of prompt and answer together; None: 4096, or the model's own limit if that is less. The
+            KV cache starts small and doubles as it fills, so a large context costs nothing before it is used.
+        threads: threads of the kernels; None: the physical cores this process may use.
+        chunk: prompt tokens per run of the graph; None: chosen so that their logits stay below 64 MiB.
+        spin: let idle kernel threads spin between operations: faster, but keeps the cores busy while generating.
+    """
+
+    context: int | None = None
+    threads: int | None = None
+    chunk: int | None = None
+    spin: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("context", "threads", "chunk"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise EdgeqError(f"{name} is {value}, it must be 1 or more")
+
+
+class OnnxRuntime:
+    name = "onnxruntime"
+
+    def missing(self) -> str | None:
+        """The packages to install, or None."""
+        absent = [p for p in ("onnxruntime", "tokenizers", "jinja2") if find_spec(p) is None]
+        return ", ".join(absent) or None
+
+    def open(self, artifact: Artifact, **options: Any) -> TextSession:
+        """Load the model and its tokenizer.
+
+        Args:
+            options: the fields of `OpenOptions`.
+
+        Raises:
+            EdgeqError: a package is missing, an option unknown, a file missing or damaged, a graph of another kind.
+        """
+        unknown = sorted(set(options) - set(OpenOptions.__slots__))
+        if unknown:
+            known = ", ".join(OpenOptions.__slots__)
+            raise EdgeqError(f"the onnxruntime runtime has no option {unknown[0]!r}", hint=f"Known: {known}")
+        settings = OpenOptions(**options)
+        if absent := self.missing():
+            raise EdgeqError(f"running an ONNX model needs {absent}", hint="pip install 'edgeq[onnxruntime]'")
+        from edgeq.runtimes.onnxruntime.engine import open_engine
+        from edgeq.runtimes.session import TextSession
+        from edgeq.runtimes.text import Tokenizer
+
+        limit = _positive(artifact.model.get("max_positions")) or _DEFAULT_CONTEXT
+        if settings.context is not None and settings.context > limit:
+            raise EdgeqError(f"the model knows {limit} positions, a context of {settings.context} is too long")
+        tokenizer = Tokenizer.from_folder(artifact.path)
+        engine = open_engine(
+            artifact.path / "model.onnx",
+            context=settings.context or min(limit, _DEFAULT_CONTEXT),
+            head_dim=_positive(artifact.model.get("head_dim")),
+            threads=settings.threads,
+            chunk=settings.chunk,
+            spin=settings.spin,
+        )
+        return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
+
+    def probe(self) -> list[KernelRate]:
+        """Measure the kernels this runtime's artifacts spend their time in, on this machine."""
+        from edgeq.runtimes.onnxruntime.probe import probe
+
+        return probe()
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _eos_ids(artifact: Artifact) -> list[int]:
+    value = artifact.model.get("eos_ids")
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, int)]

@@ -1,0 +1,225 @@
+"""The KV cache in place, the bindings, and as little as possible for each token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from edgeq.errors import EdgeqError
+from edgeq.runtimes.onnxruntime.graph import LOGITS_FROM, Graph, read_graph
+from edgeq.runtimes.threads import usable_cores
+
+_FIRST_CAPACITY = 256  # tokens the KV cache holds at first
+_MASK_STEP = 64  # the decode mask grows by so many tokens at a time, see OnnxEngine.decode
+_CHUNK = 128  # prompt tokens per run; 4-bit kernels gain nothing from more
+_LOGITS_BYTES = 64 << 20  # most memory for the logits of a chunk
+
+
+def open_engine(
+    path: Path,
+    *,
+    context: int,
+    head_dim: int | None = None,
+    threads: int | None = None,
+    chunk: int | None = None,
+    spin: bool = True,
+) -> OnnxEngine:
+    """Load a graph and its weights; `head_dim` is needed only where the graph leaves the caches' width open.
+
+    Raises:
+        EdgeqError: no such file, damaged, or not a graph this runtime knows.
+    """
+    if not path.is_file():
+        raise EdgeqError("the artifact has no model.onnx", where=path.parent, hint="Export it again")
+    try:
+        session = ort.InferenceSession(str(path), _session_options(threads, spin), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no other base
+        raise EdgeqError(f"onnxruntime cannot load the model: {_short(error)}", where=path) from error
+    return OnnxEngine(session, read_graph(session, path, head_dim), context=context, chunk=chunk)
+
+
+def _session_options(threads: int | None, spin: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    # onnxruntime keeps one memory pattern per input shape, and a decoder meets a new shape every few tokens.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4  # what goes wrong arrives as an exception
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    return options
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+class OnnxEngine:
+    """One sequence on one session. Follows `edgeq.runtimes.generation.Engine`.
+
+    Past and present of each layer are the same buffer [1, kv_heads, capacity, width], so a step appends in place and
+    nothing is copied. The buffers double when the sequence outgrows them, up to `context`.
+    """
+
+    def __init__(self, session: ort.InferenceSession, graph: Graph, *, context: int, chunk: int | None = None) -> None:
+        self.graph = graph
+        self.context = context
+        self.chunk = min(chunk or _default_chunk(graph), context)
+        self._session: ort.InferenceSession | None = session
+        self._position = 0
+        self._capacity = 0
+        self._caches: dict[str, tuple[npt.NDArray[Any], ort.OrtValue]] = {}
+        # Bound by address: these arrays live as long as the bindings do.
+        self._token = np.zeros((1, 1), np.int64)
+        self._mask = np.zeros(context, np.int64)  # 1 up to `position`
+        self._row = np.zeros(graph.vocab_size, graph.logits_dtype)
+        self._rows = np.zeros((0, graph.vocab_size), graph.logits_dtype)
+        self._from = np.zeros(1, np.int64)
+        self._masked = 0  # length of the mask the decode binding has
+        self._one = session.io_binding()
+        self._many = session.io_binding()
+        self._bind_fixed()
+        self._grow(min(_FIRST_CAPACITY, context))
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the KV cache at its present capacity."""
+        return sum(c.bytes(self._capacity) for c in self.graph.caches)
+
+    def decode(self, token: int) -> npt.NDArray[np.float32]:
+        self._check((token,))
+        end = self._reserve(1)
+        self._token[0, 0] = token
+        self._mask[end - 1] = 1
+        if end > self._masked:
+            # Length and contents of the mask are separate facts to the graph: total_sequence_length, the most of any
+            # row, comes from its shape, and this row's own length from its sum. So it may be longer than needed,
+            # and is bound anew once in 64 tokens instead of at each.
+            self._masked = min(-(-end // _MASK_STEP) * _MASK_STEP, self._capacity)
+            _input(self._one, "attention_mask", self._mask, (1, self._masked))
+        self._run(self._one)
+        self._position = end
+        return self._row.astype(np.float32, copy=False)
+
+    def prefill(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        if len(ids) == 1:
+            return self.decode(ids[0])
+        count = len(ids)
+        if self.graph.has_logits_from:
+            self._from[0] = count - 1
+            rows = self._row[None]
+        else:
+            if len(self._rows) < count:
+                self._rows = np.zeros((max(count, self.chunk), self.graph.vocab_size), self.graph.logits_dtype)
+            rows = self._rows[:count]
+        self._forward(ids, rows)
+        return rows[-1].astype(np.float32, copy=False)
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        rows = np.empty((len(ids), self.graph.vocab_size), self.graph.logits_dtype)
+        self._from[0] = 0
+        self._forward(ids, rows)
+        return rows.astype(np.float32, copy=False)
+
+    def rewind(self, position: int) -> None:
+        if not 0 <= position <= self._position:
+            raise ValueError(f"cannot rewind to {position}, the cache holds {self._position} tokens")
+        self._mask[position : self._position] = 0
+        self._position = position
+
+    def close(self) -> None:
+        """Free the weights and the cache; the engine is of no use after."""
+        self._session = None
+        self._caches.clear()
+        del self._one, self._many
+
+    def _forward(self, ids: Sequence[int], rows: npt.NDArray[Any]) -> None:
+        """Append `ids` and write the last logits into `rows` [n, vocab]: of all ids, or from `logits_from` on."""
+        self._check(ids)
+        end = self._reserve(len(ids))
+        tokens = np.array([ids], np.int64)
+        self._mask[self._position : end] = 1
+        # For a first prompt the operator compares total length and number of tokens: the mask's length is exact here.
+        _input(self._many, "input_ids", tokens, tokens.shape)
+        _input(self._many, "attention_mask", self._mask, (1, end))
+        _output(self._many, "logits", rows)
+        self._run(self._many)
+        self._position = end
+
+    def _run(self, binding: ort.IOBinding) -> None:
+        session = self._session
+        if session is None:
+            raise EdgeqError("the session is closed", hint="Open the artifact again with edgeq.load")
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's errors share no other base
+            self._mask[self._position :] = 0
+            raise EdgeqError(f"onnxruntime failed to run the model: {_short(error)}") from error
+
+    def _check(self, ids: Sequence[int]) -> None:
+        vocab = self.graph.vocab_size
+        for token in ids:
+            if not 0 <= token < vocab:
+                raise EdgeqError(f"token {token} is not in the model's vocabulary of {vocab}")
+
+    def _reserve(self, count: int) -> int:
+        """Room for `count` more tokens; the length of the sequence with them."""
+        end = self._position + count
+        if end > self._capacity:
+            if end > self.context:
+                raise EdgeqError(f"{end} tokens do not fit into the context of {self.context}")
+            capacity = self._capacity
+            while capacity < end:
+                capacity *= 2
+            self._grow(min(capacity, self.context))
+        return end
+
+    def _grow(self, capacity: int) -> None:
+        """Larger buffers, one at a time, with what the old ones held, bound as past and present."""
+        used = self._position
+        for cache in self.graph.caches:
+            # Zeros, not garbage: a NaN beyond the end would survive a multiplication by a zero weight.
+            array = np.zeros((1, cache.kv_heads, capacity, cache.width), cache.dtype)
+            if used:
+                array[:, :, :used] = self._caches[cache.past][0][:, :, :used]
+            value = ort.OrtValue.ortvalue_from_numpy(array)
+            for binding in (self._one, self._many):
+                binding.bind_ortvalue_input(cache.past, value)
+                binding.bind_ortvalue_output(cache.present, value)
+            self._caches[cache.past] = (array, value)
+        self._capacity = capacity
+
+    def _bind_fixed(self) -> None:
+        _input(self._one, "input_ids", self._token, (1, 1))
+        _output(self._one, "logits", self._row[None])
+        if self.graph.has_logits_from:
+            _input(self._many, LOGITS_FROM, self._from, (1,))
+
+
+def _default_chunk(graph: Graph) -> int:
+    """As many tokens as their logits have room for, a power of two between 16 and 128."""
+    if graph.has_logits_from:
+        return _CHUNK
+    row = graph.vocab_size * np.dtype(graph.logits_dtype).itemsize
+    chunk = _CHUNK
+    while chunk > 16 and chunk * row > _LOGITS_BYTES:
+        chunk //= 2
+    return chunk
+
+
+def _input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Bind the beginning of an array as an input of this shape, by its address."""
+    binding.bind_input(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
+
+
+def _output(binding: ort.IOBinding, name: str, rows: npt.NDArray[Any]) -> None:
+    """Bind [n, vocab] rows as the output [1, n, vocab], by their address."""
+    binding.bind_output(name, "cpu", 0, rows.dtype.type, (1, *rows.shape), rows.ctypes.data)
