@@ -83,6 +83,15 @@ def metal_accelerator(values: dict[str, str], read_bandwidth: Figure | None) -> 
     return Accelerator("metal", f"{chip} GPU", read_bandwidth=read_bandwidth)
 
 
+def chip_bandwidth(values: dict[str, str]) -> Figure | None:
+    """The catalog's figure for this chip: the GPU reaches it, the CPU alone often does not."""
+    from edgeq.device.catalog import catalog_device, entries
+
+    chip = values.get("machdep.cpu.brand_string", "")
+    name = next((name for name, entry in entries().items() if entry.get("cpu") == chip), None)
+    return catalog_device(name).memory.read_bandwidth if name and chip else None
+
+
 def _integer(values: dict[str, str], name: str) -> int:
     try:
         return int(values.get(name, "0").split()[0])

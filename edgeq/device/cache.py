@@ -19,7 +19,10 @@ VERSION = 1  # raise it when a measurement changes its meaning: older files are 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Measurements that take time, and the machine they are of. `kernels` is None until they were probed."""
+    """Measurements that take time, and the machine they are of.
+
+    `complete` says that every installed runtime and vendor library has been asked, which only a full profile does.
+    """
 
     fingerprint: dict[str, str]
     date: str
@@ -27,9 +30,10 @@ class Measured:
     read_bandwidth: Figure | None = None
     bandwidth_by_threads: tuple[tuple[int, float], ...] = ()
     fp32_matmul: Figure | None = None
-    kernels: tuple[KernelRate, ...] | None = None
+    kernels: tuple[KernelRate, ...] = ()
     accelerators: tuple[Accelerator, ...] = ()  # those that only a vendor's library describes
     notes: tuple[str, ...] = ()  # what made the measurement doubtful
+    complete: bool = False
 
 
 def fingerprint(cpu: Cpu, memory: Memory) -> dict[str, str]:

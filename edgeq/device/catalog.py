@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeq.device.apple import gpu_limit_bytes
 from edgeq.device.link import link_rate
-from edgeq.device.spec import Accelerator, Cpu, Device, Figure, Memory
+from edgeq.device.spec import Accelerator, Basis, Cpu, Device, Figure, Memory
 from edgeq.errors import EdgeqError
 
 GIB = 1 << 30
@@ -77,7 +77,7 @@ def _warnings(entry: dict[str, Any], host: dict[str, Any], free: float) -> tuple
 
 def _cpu(entry: dict[str, Any]) -> Cpu:
     rate = entry.get("fp32_gflop_s")
-    basis = "assumed" if "assumed" in entry.get("fp32_source", "") else "spec"
+    basis: Basis = "assumed" if "assumed" in entry.get("fp32_source", "") else "spec"
     fp32 = Figure(rate * 1e9, "FLOP/s", basis, entry["fp32_source"]) if rate else None
     return Cpu(
         name=entry["cpu"],

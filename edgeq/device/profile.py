@@ -2,38 +2,83 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 from edgeq.device import cache
+from edgeq.device.accelerators import probe_accelerators
 from edgeq.device.cache import Measured
 from edgeq.device.cpu import last_cache_bytes, probe_cpu
 from edgeq.device.load import BUSY, OthersLoad, load_now, today
 from edgeq.device.memory import probe_memory
-from edgeq.device.spec import Accelerator, Cpu, Device, Memory
+from edgeq.device.spec import Cpu, Device, Memory
 
+QUICK_SECONDS = 1.9  # the whole of a first quick measurement
+FULL_PROBE_SECONDS = 60.0
+LEAST_PROBE_SECONDS = 0.5  # less than a runtime needs to be imported
 DOUBTFUL_SPREAD = 0.25
 
 
 def profile_device(*, refresh: bool = False, quick: bool = True) -> Device:
-    """Describe and measure this machine.
+    """Describe and measure this machine. Measurements are kept in the user's cache folder, or `EDGEQ_HOME`.
 
     Args:
         refresh: measure again even when there is a kept measurement of this machine.
         quick: under two seconds in all, runtimes' kernels only as far as they answer in time; otherwise longer
-            windows, every installed runtime's probe and the vendors' libraries.
+            windows, every installed runtime's probe and the vendors' libraries. A full profile also repeats a kept
+            measurement that was doubtful, and keeps the sounder one.
     """
-    cpu, memory = probe_cpu(), probe_memory()
+    cpu, memory = probe_cpu(), machine_memory()
     mark = cache.fingerprint(cpu, memory)
     measured = None if refresh else cache.read(mark)
     if measured is None:
-        measured = measure(cpu, memory, mark, quick=quick)
+        measured = measure_quickly(cpu, memory, mark) if quick else measure_fully(cpu, memory, mark)
+        cache.write(measured)
+    elif not quick and not (measured.complete and not measured.notes):
+        measured = improved(measured, cpu, memory)
         cache.write(measured)
     return assemble(cpu, memory, measured)
 
 
-def measure(cpu: Cpu, memory: Memory, mark: dict[str, str], *, quick: bool) -> Measured:
+def machine_memory() -> Memory:
+    """System memory as it is now; on an Apple chip the GPU's share of it too."""
+    memory = probe_memory()
+    if sys.platform == "darwin":
+        from edgeq.device.apple import read_sysctl, unified_memory
+
+        return unified_memory(memory, read_sysctl())
+    # NVIDIA's and AMD's chips with memory shared by CPU and GPU; others tell by having no memory of their own.
+    return replace(memory, unified=True) if Path("/etc/nv_tegra_release").exists() else memory
+
+
+def measure_quickly(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
+    start = time.perf_counter()
+    measured = measure(cpu, memory, mark, bandwidth_seconds=0.6, matmul_seconds=0.1)
+    left = QUICK_SECONDS - (time.perf_counter() - start)
+    return with_kernels(measured, left, vendors=False) if left > LEAST_PROBE_SECONDS else measured
+
+
+def measure_fully(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
+    measured = measure(cpu, memory, mark, bandwidth_seconds=3.0, matmul_seconds=0.5)
+    return with_kernels(measured, FULL_PROBE_SECONDS, vendors=True)
+
+
+def improved(kept: Measured, cpu: Cpu, memory: Memory) -> Measured:
+    """A kept measurement, repeated where it was doubtful, with the runtimes' kernels where they were not asked yet."""
+    if kept.notes:
+        again = measure_fully(cpu, memory, kept.fingerprint)
+        if len(again.notes) < len(kept.notes) or again.load <= kept.load or not kept.complete:
+            return again
+    return kept if kept.complete else with_kernels(kept, FULL_PROBE_SECONDS, vendors=True)
+
+
+def measure(
+    cpu: Cpu, memory: Memory, mark: dict[str, str], *, bandwidth_seconds: float, matmul_seconds: float
+) -> Measured:
     """Read bandwidth and arithmetic rate, with what made them doubtful."""
     from edgeq.device.bandwidth import measure_bandwidth
     from edgeq.device.matmul import measure_fp32_matmul
@@ -43,9 +88,9 @@ def measure(cpu: Cpu, memory: Memory, mark: dict[str, str], *, quick: bool) -> M
             cpu.threads,
             last_cache_bytes=last_cache_bytes(cpu),
             available_bytes=memory.usable_bytes,
-            seconds=0.7 if quick else 3.0,
+            seconds=bandwidth_seconds,
         )
-        fp32 = measure_fp32_matmul(seconds=0.1 if quick else 0.5)
+        fp32 = measure_fp32_matmul(seconds=matmul_seconds)
     best = bandwidth.best if bandwidth else None
     return Measured(
         fingerprint=mark,
@@ -58,13 +103,28 @@ def measure(cpu: Cpu, memory: Memory, mark: dict[str, str], *, quick: bool) -> M
     )
 
 
+def with_kernels(measured: Measured, timeout: float, *, vendors: bool) -> Measured:
+    """The same with what the installed runtimes' probes measured within `timeout` seconds."""
+    from edgeq.device.kernel_probe import probe_kernels, runtimes_installed
+
+    if not vendors and not runtimes_installed():
+        return measured
+    probed = probe_kernels(timeout, vendors=vendors)
+    return replace(
+        measured,
+        kernels=probed.kernels,
+        accelerators=probed.accelerators,
+        complete=vendors and probed.complete,
+    )
+
+
 def doubts(load: float, spread: float | None, *, measured: bool = True) -> tuple[str, ...]:
     """Why a measurement should be repeated; empty when it is sound."""
     notes = []
     if load > BUSY:
         notes.append(f"other programs took {load:.0%} of the machine while it was measured: repeat with --refresh")
     if spread is not None and spread > DOUBTFUL_SPREAD:
-        notes.append(f"the read bandwidth varied by {spread:.0%} between windows: repeat with --refresh")
+        notes.append(f"the read bandwidth varied by ±{spread:.0%} between windows: repeat with --refresh")
     if not measured:
         notes.append("too little free memory to measure the read bandwidth")
     return tuple(notes)
@@ -76,17 +136,13 @@ def assemble(cpu: Cpu, memory: Memory, measured: Measured) -> Device:
         name=socket.gethostname() or cpu.name,
         origin="local",
         os=f"{platform.system()} {platform.release()}".strip(),
-        cpu=dataclasses.replace(cpu, fp32_matmul=measured.fp32_matmul),
-        memory=dataclasses.replace(
+        cpu=replace(cpu, fp32_matmul=measured.fp32_matmul, int8_matmul=None),
+        memory=replace(
             memory, read_bandwidth=measured.read_bandwidth, bandwidth_by_threads=measured.bandwidth_by_threads
         ),
-        accelerators=accelerators(measured),
-        kernels=measured.kernels or (),
+        accelerators=probe_accelerators(measured.accelerators, measured.read_bandwidth),
+        kernels=measured.kernels,
         load=load_now(),
         warnings=measured.notes,
         date=measured.date,
     )
-
-
-def accelerators(measured: Measured) -> tuple[Accelerator, ...]:
-    return measured.accelerators

@@ -95,6 +95,6 @@ class Device:
     memory: Memory
     accelerators: tuple[Accelerator, ...] = ()
     kernels: tuple[KernelRate, ...] = ()
-    load: float | None = None  # share of the machine busy while it was measured, 0..1
+    load: float | None = None  # share of the machine busy, 0..1, when this was made; measurements note theirs
     warnings: tuple[str, ...] = ()
     date: str | None = None

@@ -1,0 +1,92 @@
+"""Run the installed runtimes' probes in a process of their own: `python -m edgeq.device.kernel_probe`.
+
+The profiling process thereby never imports a runtime, and a runtime that crashes or hangs takes nothing with it.
+Each finished probe is one JSON line on standard output, so that what came before a time limit is not lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from edgeq import registry
+from edgeq.device.intel import accelerator_from_openvino, openvino_properties
+from edgeq.device.spec import Accelerator, KernelRate
+from edgeq.errors import EdgeqError
+from edgeq.jsonable import from_json, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """`complete` is False when the time was up before every runtime had answered."""
+
+    kernels: tuple[KernelRate, ...] = ()
+    accelerators: tuple[Accelerator, ...] = ()
+    complete: bool = True
+
+
+def probe_kernels(timeout: float, *, vendors: bool = False) -> Probed:
+    """Kernel rates of the installed runtimes; with `vendors` also what OpenVINO knows of GPUs and NPUs."""
+    command = [sys.executable, "-m", "edgeq.device.kernel_probe", *(["--vendors"] if vendors else [])]
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, env=quiet)
+    except subprocess.TimeoutExpired as late:
+        return parse_lines(late.stdout or b"", complete=False)
+    except OSError:
+        return Probed(complete=False)
+    return parse_lines(done.stdout, complete=done.returncode == 0)
+
+
+def parse_lines(output: bytes, *, complete: bool) -> Probed:
+    """What the lines of the probe say; a line that is cut off or comes from a library is skipped."""
+    kernels: list[KernelRate] = []
+    accelerators: list[Accelerator] = []
+    for line in output.decode(errors="replace").splitlines():
+        try:
+            part = from_json(Probed, json.loads(line))
+        except (ValueError, RecursionError, EdgeqError):
+            continue
+        kernels += part.kernels
+        accelerators += part.accelerators
+    return Probed(tuple(kernels), tuple(accelerators), complete)
+
+
+def runtimes_installed() -> bool:
+    """Whether there is a runtime worth starting a process for. A runtime is registered under its package's name, so
+    the package is looked for and not imported; one registered otherwise waits for the full profile."""
+    return any(find_spec(name) is not None for name in registry.names("edgeq.runtimes") if name.isidentifier())
+
+
+def runtime_rates(name: str) -> tuple[KernelRate, ...]:
+    """One runtime's kernels; none where it is not installed, or can't measure here."""
+    try:
+        runtime: Any = registry.runtime(name)
+        if runtime.missing():
+            return ()
+        return tuple(runtime.probe())
+    except Exception as error:  # a plug-in's fault must not end the others' measurements
+        print(f"{name}: {error}", file=sys.stderr)
+        return ()
+
+
+def main(arguments: list[str]) -> None:
+    for name in registry.names("edgeq.runtimes"):
+        rates = runtime_rates(name)
+        if rates:
+            _say(Probed(kernels=rates))
+    if "--vendors" in arguments:
+        _say(Probed(accelerators=tuple(accelerator_from_openvino(values) for values in openvino_properties())))
+
+
+def _say(probed: Probed) -> None:
+    print(json.dumps(to_json(probed)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
