@@ -37,7 +37,9 @@ _NO_BIAS = {"mistral", "mixtral", "phi3"}
 
 
 class LayersReader:
-    """Attention and a gated MLP in every layer: Llama, Mistral, Qwen 2/3, Gemma 2/3, Phi 3, SmolLM 3, OLMo 2/3, Granite.
+    """Attention and a gated MLP in every layer.
+
+    Llama, Mistral, Qwen 2/3, Gemma 2/3, Phi 3, SmolLM 3, OLMo 2/3 and Granite; the others override parts of it.
 
     Raises:
         EdgeqError: sizes that contradict each other, or a wrong field.
@@ -199,7 +201,14 @@ class MixtralReader(LayersReader):
         if active > experts:
             raise self.f.wrong("num_experts_per_tok", f"at most {count} ({experts})")
         return MoE(
-            experts, active, self.f.integer(width), shared, shared_gate, self.activation, router_bias=bias, expert_bias=bias
+            experts,
+            active,
+            self.f.integer(width),
+            shared,
+            shared_gate,
+            self.activation,
+            router_bias=bias,
+            expert_bias=bias,
         )
 
 
@@ -270,7 +279,7 @@ class DeepseekReader(MixtralReader):
         return read_rope(self.f, width, self.max_positions, layer_type=layer_type)
 
     def _softmax_scale(self, width: int) -> float:
-        """1/sqrt(width), times the square of YaRN's temperature when `mscale_all_dim` is set (DeepSeek-V2, sec. 3.1.4)."""
+        """1/sqrt(width), times YaRN's temperature squared when `mscale_all_dim` is set (DeepSeek-V2, sec. 3.1.4)."""
         rope = next(iter(self.ropes.values()))
         all_dims = rope.param("mscale_all_dim", 0.0)
         scale = 1.0 / math.sqrt(width)

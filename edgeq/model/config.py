@@ -52,6 +52,7 @@ _LAYOUTS: dict[str, NormLayout] = {
     "gemma3_text": "sandwich",
 }
 _OFFSET_NORMS = {"gemma2", "gemma3_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}
 
 
@@ -100,7 +101,7 @@ def _read(data: Any, name: str, where: object) -> ModelSpec:
         raise EdgeqError(what, where=where, hint=f"Known: {', '.join(FAMILIES)}")
     for needed in ("hidden_size", "num_hidden_layers"):
         given.integer(needed)
-    fields = Fields({**DEFAULTS[family], **given.data}, where)
+    fields = Fields({**DEFAULTS[family], **_renamed(given, DEFAULTS[family])}, where)
     reader = _READERS.get(family, LayersReader)(fields)
     hidden = fields.integer("hidden_size")
     ids = fields.ids("bos_token_id")
@@ -124,6 +125,16 @@ def _read(data: Any, name: str, where: object) -> ModelSpec:
         pad_id=next(iter(fields.ids("pad_token_id")), None),
         source_dtype=stored_dtype(fields),
     )
+
+
+def _renamed(given: Fields, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The count of experts has three names; transformers 5 writes another than the hub's files have."""
+    data = dict(given.data)
+    spelled = next((n for n in _EXPERTS if given.has(n)), None)
+    expected = next((n for n in _EXPERTS if n in defaults), None)
+    if spelled and expected:
+        data[expected] = data[spelled]
+    return data
 
 
 def stored_dtype(fields: Fields) -> str:

@@ -77,5 +77,7 @@ def _nothing(ref: str, path: Path) -> EdgeqError:
     names = [*catalog.size_classes(), *(m.name for m in catalog.known_models())]
     lowered = {n.lower(): n for n in names}
     close = [lowered[n] for n in get_close_matches(ref.lower(), lowered, n=3)]
-    hint = f"Did you mean {', '.join(close)}?" if close else "Give a folder, a .gguf file, a hub id or a size such as 7B"
+    hint = (
+        f"Did you mean {', '.join(close)}?" if close else "Give a folder, a .gguf file, a hub id or a size such as 7B"
+    )
     return EdgeqError(f"no model named {ref[:80]!r}", hint=hint)
