@@ -52,6 +52,11 @@ class TextSession:
         """How many tokens prompt and answer may have together."""
         return self._open_engine().context
 
+    @property
+    def engine(self) -> Engine:
+        """The engine, for measurements. What is fed to it bypasses the session: call `reset` afterwards."""
+        return self._open_engine()
+
     def generate(
         self, prompt: str | Sequence[int], *, chat: bool = False, system: str | None = None, **options: Unpack[Options]
     ) -> str:
