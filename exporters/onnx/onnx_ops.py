@@ -148,7 +148,7 @@ class OnnxOps:
         for part in ("key", "value"):
             shape: list[int | str] = ["batch", spec.kv_heads, "past", spec.head_dim]
             past.append(self._graph.input(f"past_key_values.{layer}.{part}", TensorProto.FLOAT, shape))
-            shape = ["batch", spec.kv_heads, "total", spec.head_dim]
+            shape = ["batch", spec.kv_heads, "present", spec.head_dim]
             present.append(self._graph.output(f"present.{layer}.{part}", TensorProto.FLOAT, shape))
         return past, present
 

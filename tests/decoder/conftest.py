@@ -110,7 +110,6 @@ def _make(name: str, folder: Path) -> Tiny:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from edgeq.model.read import read_model
     from edgeq.model.weights import open_source
 
     kind, fields = ARCHITECTURES[name]
@@ -128,7 +127,7 @@ def _make(name: str, folder: Path) -> Tiny:
             logits: npt.NDArray[np.float32] = model(torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
         return logits
 
-    return Tiny(folder, open_source(read_model(str(folder))), reference)
+    return Tiny(folder, open_source(folder), reference)
 
 
 class OnnxRunner:

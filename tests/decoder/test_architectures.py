@@ -72,7 +72,7 @@ def test_onnx_float_graph_equals_transformers(tiny, onnx_runner, tmp_path: Path,
 
 
 def check(file: Path) -> None:
-    """onnx's checker, told that SimplifiedLayerNormalization is onnxruntime's (which keeps it in the standard domain)."""
+    """The checker of onnx, told that SimplifiedLayerNormalization is onnxruntime's own operator."""
     import onnx
 
     model = onnx.load(file, load_external_data=False)
