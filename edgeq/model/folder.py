@@ -38,9 +38,7 @@ def read_folder(folder: Path) -> ModelSpec:
     return replace(spec, origin="folder", location=str(folder.resolve()))
 
 
-def build(
-    config: Any, generation: Any, found: Mapping[str, headers.Header], *, name: str, where: object
-) -> ModelSpec:
+def build(config: Any, generation: Any, found: Mapping[str, headers.Header], *, name: str, where: object) -> ModelSpec:
     """A spec from a parsed config, generation config and tensor headers (empty when only the config is at hand)."""
     if generation is not None:
         config = with_generation(text_fields(config, where).data, generation, where)

@@ -66,5 +66,5 @@ def _factors(file: GgufFile, name: str, dim: int) -> tuple[float, ...]:
 def _long(
     theta: float, dim: int, short: tuple[float, ...], long: tuple[float, ...], attention: float, original: int
 ) -> Rope:
-    params = {"attention_factor": attention, "factor": 1.0, "long_factor": long, "short_factor": short}
-    return Rope(theta, dim, "longrope", tuple(params.items()), original)
+    params = (("attention_factor", attention), ("factor", 1.0), ("long_factor", long), ("short_factor", short))
+    return Rope(theta, dim, "longrope", params, original)

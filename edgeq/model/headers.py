@@ -132,7 +132,10 @@ class _Table:
         raise self.lacks(f"{what} in layer {i}")
 
     def layer(self, i: int, hidden: int, fields: Fields) -> Layer:
-        q, k = self.rows(i, "a query projection", r"\.(q_proj|wq)\.weight$"), self.rows(i, "keys", r"\.(k_proj|wk)\.weight$")
+        q, k = (
+            self.rows(i, "a query projection", r"\.(q_proj|wq)\.weight$"),
+            self.rows(i, "keys", r"\.(k_proj|wk)\.weight$"),
+        )
         heads = fields.integer("num_attention_heads")
         head_dim = fields.integer("head_dim", max(1, q // heads))
         heads, kv_heads = q // head_dim, k // head_dim

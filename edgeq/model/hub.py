@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from edgeq.errors import EdgeqError
 from edgeq.model.fields import load_json
@@ -25,6 +28,7 @@ def read_hub(ref: str, *, revision: str | None = None, offline: bool = False) ->
         Unreachable: no network (or `offline`) and no cached copy.
         EdgeqError: no such model, it is gated, or its description is damaged.
     """
+    offline = offline or not _reachable()
     config_path = _file(ref, "config.json", revision, offline)
     if config_path is None:
         raise EdgeqError(f"{ref} has no config.json", hint="Is it a model of transformers' layout, and not a GGUF?")
@@ -38,8 +42,8 @@ def read_hub(ref: str, *, revision: str | None = None, offline: bool = False) ->
 
 def _file(ref: str, name: str, revision: str | None, offline: bool) -> Path | None:
     """A small file of the repository, None when the repository has none of that name."""
-    from huggingface_hub import hf_hub_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(ref, name, revision=revision, local_files_only=offline, etag_timeout=10))
@@ -60,22 +64,42 @@ def _file(ref: str, name: str, revision: str | None, offline: bool) -> Path | No
         raise EdgeqError(f"the hub has no model {ref}", hint=hint) from error
     except hub.HFValidationError as error:
         raise EdgeqError(f"{ref!r} is not a hub id") from error
-    except (hub.HfHubHTTPError, hub.OfflineModeIsEnabled, OSError, *_http_errors()) as error:
+    except (hub.HfHubHTTPError, hub.OfflineModeIsEnabled, OSError, _transport_error()) as error:
         raise _unreachable(ref, offline) from error
 
 
 def _unreachable(ref: str, offline: bool) -> Unreachable:
-    what = f"{ref} is not in the local cache" if offline else f"the hub can't be reached for {ref}"
+    what = (
+        f"{ref} is not in the local cache, and the hub is out of reach"
+        if offline
+        else f"the hub can't be reached for {ref}"
+    )
     return Unreachable(what, hint="Go online, or give a local folder, a .gguf file or a size class such as 7B")
 
 
-def _http_errors() -> tuple[type[Exception], ...]:
-    """The transport's own errors: httpx in huggingface_hub 1 and later, requests before."""
+def _reachable() -> bool:
+    """Whether the hub answers at all: huggingface_hub itself retries for half a minute before it gives up."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        return False
+    url = urlsplit(ENDPOINT)
+    if getproxies().get(url.scheme):  # then this machine need not reach it, or know its name
+        return True
     try:
-        import httpx
+        with socket.create_connection((url.hostname, url.port or 443), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _transport_error() -> type[Exception]:
+    """The transport's own error: httpx's in huggingface_hub 1 and later; that of requests before is an OSError."""
+    try:
+        from httpx import HTTPError
     except ImportError:
-        return ()
-    return (httpx.HTTPError,)
+        return OSError
+    return HTTPError
 
 
 def _headers(ref: str, revision: str | None) -> Mapping[str, Header]:
@@ -85,7 +109,7 @@ def _headers(ref: str, revision: str | None) -> Mapping[str, Header]:
 
     try:
         found: Any = get_safetensors_metadata(ref, revision=revision)
-    except (hub.NotASafetensorsRepoError, hub.SafetensorsParsingError, hub.HfHubHTTPError, OSError, *_http_errors()):
+    except (hub.NotASafetensorsRepoError, hub.SafetensorsParsingError, hub.HfHubHTTPError, OSError, _transport_error()):
         return {}
     return {
         name: Header(info.dtype, tuple(info.shape))

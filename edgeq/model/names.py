@@ -181,5 +181,3 @@ def _phi3(spec: ModelSpec, tensor: TensorSpec, part: str) -> HfSlice | None:
         "gate": HfSlice(gate_up, 0, wide),
         "up": HfSlice(gate_up, wide, 2 * wide),
     }.get(part)
-
-

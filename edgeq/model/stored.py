@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from edgeq.model.names import hf_prefix, hf_slice
-from edgeq.model.spec import Attention, GatedDelta, LatentAttention, Mamba, MLP, ModelSpec, MoE
+from edgeq.model.spec import MLP, Attention, GatedDelta, LatentAttention, Mamba, ModelSpec, MoE
 from edgeq.model.tensors import TensorSpec, tensors
 
 Shape = tuple[int, ...]
