@@ -53,9 +53,8 @@ class ChatTemplate:
         """
         known = {"tools": None, "documents": None, **self._tokens, **names}
         try:
-            return self._template.render(
-                messages=[dict(m) for m in messages], add_generation_prompt=add_generation_prompt, **known
-            )
+            known["messages"] = [dict(m) for m in messages]
+            text: str = self._template.render(add_generation_prompt=add_generation_prompt, **known)
         except self._template_error as error:
             raise EdgeqError(f"the chat template refuses this conversation: {error}", where=self._where) from error
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -64,6 +63,7 @@ class ChatTemplate:
                 where=self._where,
                 hint="Each message needs a role and a content",
             ) from error
+        return text
 
 
 def find_template(folder: Path | None, config: Mapping[str, Any]) -> tuple[str, Path | None] | None:

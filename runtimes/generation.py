@@ -22,11 +22,13 @@ class Engine(Protocol):
     Attributes:
         context: how many tokens the sequence may have.
         chunk: how many tokens `prefill` should be given at once (bounds the memory of activations and logits).
+        threads: of the kernels; 0 when unknown.
         position: how many tokens the cache holds now.
     """
 
     context: int
     chunk: int
+    threads: int
 
     @property
     def position(self) -> int: ...
@@ -60,6 +62,7 @@ class Options(TypedDict, total=False):
     repetition_penalty: float
     seed: int | None
     stop: str | Sequence[str]
+    reuse: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +73,32 @@ class Settings:
         max_tokens: at most so many new tokens; None: until the model stops or the context is full.
         stop: the answer ends before the first of these texts.
         sampling: how each token is chosen.
+        reuse: compute only what the prompt does not share with the beginning of the cache. Faster, but kernels round
+            differently for one token than for many, so the same prompt may then give another answer.
     """
 
     max_tokens: int | None = 256
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    reuse: bool = False
 
     @classmethod
-    def of(cls, options: Options) -> Settings:
-        """Raises: EdgeqError when a keyword is unknown or its value out of range."""
+    def of(cls, options: Options, *, reuse: bool = False) -> Settings:
+        """`reuse` is the value where the options name none.
+
+        Raises:
+            EdgeqError: a keyword is unknown or its value out of range.
+        """
         unknown = sorted(set(options) - Options.__annotations__.keys())
         if unknown:
             known = ", ".join(Options.__annotations__)
             raise EdgeqError(f"unknown generation option {unknown[0]!r}", hint=f"Known: {known}")
         rest = dict(options)
-        limit, stop = rest.pop("max_tokens", 256), rest.pop("stop", ())
+        limit, stop, reuse = rest.pop("max_tokens", 256), rest.pop("stop", ()), bool(rest.pop("reuse", reuse))
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise EdgeqError(f"max_tokens is {limit}, it must be 1 or more")
         stops = (stop,) if isinstance(stop, str) else tuple(stop)  # type: ignore[arg-type]
-        return cls(limit, stops, Sampling(**rest))  # type: ignore[arg-type]
+        return cls(limit, stops, Sampling(**rest), reuse)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)
@@ -142,8 +152,8 @@ def generate_ids(
 
     Args:
         ids: the prompt, at least one token.
-        cached: the tokens the engine's cache holds, kept up to date in place; what the prompt shares with their
-            beginning is not computed again.
+        cached: the tokens the engine's cache holds, kept up to date in place; with `settings.reuse`, what the prompt
+            shares with their beginning is not computed again.
         eos: tokens that end the answer.
         cancelled: asked before each step; a true answer ends the generation.
 
@@ -154,8 +164,10 @@ def generate_ids(
     cached = [] if cached is None else cached
     start = time.perf_counter()
     check_fits(len(ids), engine.context)
+    if len(cached) != engine.position:  # someone used the engine directly
+        cached.clear()
     # One token at least is fed, since its logits choose the first new one.
-    reused = min(common_prefix(cached, ids), len(ids) - 1)
+    reused = min(common_prefix(cached, ids), len(ids) - 1) if settings.reuse else 0
     engine.rewind(reused)
     del cached[reused:]
     stats.prompt_tokens, stats.reused_tokens = len(ids), reused

@@ -23,9 +23,10 @@ _ANSWER_SHARE = 4
 class TextSession:
     """A model ready to answer, one sequence at a time.
 
-    The KV cache outlives a call: the next prompt pays only for what it does not share with the beginning of what the
-    cache holds, so a chat prefills only the new turn. Calls from several threads take turns; a new generation ends
-    one that is still being streamed.
+    The KV cache outlives a call: a chat prefills only the new turn, because it shares the beginning of its prompt with
+    what the cache holds. `generate` and `stream` begin afresh, so that the same prompt and seed give the same answer,
+    unless they are called with `reuse=True`. Calls from several threads take turns; a new generation ends one that is
+    still being streamed.
 
     Attributes:
         stats: what the last generation did (tokens, seconds, why it ended).
@@ -50,12 +51,23 @@ class TextSession:
     @property
     def context(self) -> int:
         """How many tokens prompt and answer may have together."""
-        return self._open_engine().context
+        return self.engine.context
+
+    @property
+    def threads(self) -> int:
+        """Threads of the kernels, 0 when unknown."""
+        return self.engine.threads
 
     @property
     def engine(self) -> Engine:
-        """The engine, for measurements. What is fed to it bypasses the session: call `reset` afterwards."""
-        return self._open_engine()
+        """The decoder below, for measurements. What is fed to it bypasses the session: call `reset` afterwards.
+
+        Raises:
+            EdgeqError: the session is closed.
+        """
+        if self._engine is None:
+            raise EdgeqError("the session is closed", hint="Open the artifact again with edgeq.load")
+        return self._engine
 
     def generate(
         self, prompt: str | Sequence[int], *, chat: bool = False, system: str | None = None, **options: Unpack[Options]
@@ -73,7 +85,7 @@ class TextSession:
             chat: put the text through the chat template as a user's only message (no conversation is kept).
             system: the system message that precedes it; needs `chat`.
             options: max_tokens=256, temperature=0.0 (greedy), top_k=0, top_p=1.0, min_p=0.0,
-                repetition_penalty=1.0, seed=None, stop=().
+                repetition_penalty=1.0, seed=None, stop=(), reuse=False.
 
         Raises:
             EdgeqError: an option out of range, a prompt that is empty or longer than the context, a model without
@@ -98,7 +110,7 @@ class TextSession:
 
         Args:
             messages: a text is the user's next message; a list of `{"role", "content"}` replaces the conversation.
-            options: as in `stream`.
+            options: as in `stream`, but reuse=True.
 
         The turn, also a cancelled one, is added to `messages`. When the conversation outgrows the context, its oldest
         turns (not the system message) are left out of the prompt, so that a quarter of the context, or `max_tokens`
@@ -107,8 +119,8 @@ class TextSession:
         Raises:
             EdgeqError: as in `stream`; also when the last message alone does not fit.
         """
-        settings = Settings.of(options)
-        new = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        settings = Settings.of(options, reuse=True)
+        new: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
         conversation = [*self.messages, *new] if isinstance(messages, str) else new
         ids = self._fitting(conversation, settings)
         pieces = self._answer(ids, settings)
@@ -139,7 +151,7 @@ class TextSession:
             del kept[turns[0] : turns[1]]
 
     def _answer(self, ids: list[int], settings: Settings) -> Iterator[str]:
-        engine = self._open_engine()
+        engine = self.engine
         check_fits(len(ids), engine.context)
         stop = StopFilter(settings.stop)
         with self._lock:
@@ -176,7 +188,7 @@ class TextSession:
         Raises:
             EdgeqError: no ids, more than the context holds, or one that is not in the vocabulary.
         """
-        engine = self._open_engine()
+        engine = self.engine
         check_fits(len(ids), engine.context)
         with self._lock:
             self._turn += 1
@@ -199,7 +211,7 @@ class TextSession:
             self._turn += 1
             self.messages = []
             self._cached.clear()
-            self._open_engine().rewind(0)
+            self.engine.rewind(0)
 
     def close(self) -> None:
         """Free the model. A stream still open ends; further calls raise. Closing twice is fine."""
@@ -216,8 +228,3 @@ class TextSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _open_engine(self) -> Engine:
-        if self._engine is None:
-            raise EdgeqError("the session is closed", hint="Open the artifact again with edgeq.load")
-        return self._engine

@@ -86,7 +86,8 @@ class OnnxRuntime:
         """Measure the kernels this runtime's artifacts spend their time in, on this machine."""
         from edgeq.runtimes.onnxruntime.probe import probe
 
-        return probe()
+        rates: list[KernelRate] = probe()
+        return rates
 
 
 def _positive(value: Any) -> int | None:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.onnxruntime.graph import LOGITS_FROM, Graph, read_graph
-from edgeq.runtimes.threads import usable_cores
 
 _FIRST_CAPACITY = 256  # tokens the KV cache holds at first
 _MASK_STEP = 64  # the decode mask grows by so many tokens at a time, see OnnxEngine.decode
@@ -36,16 +36,19 @@ def open_engine(
     """
     if not path.is_file():
         raise EdgeqError("the artifact has no model.onnx", where=path.parent, hint="Export it again")
+    # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
+    threads = threads or probe_cpu().cores
     try:
         session = ort.InferenceSession(str(path), _session_options(threads, spin), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no other base
         raise EdgeqError(f"onnxruntime cannot load the model: {_short(error)}", where=path) from error
-    return OnnxEngine(session, read_graph(session, path, head_dim), context=context, chunk=chunk)
+    graph = read_graph(session, path, head_dim)
+    return OnnxEngine(session, graph, context=context, chunk=chunk, threads=threads)
 
 
-def _session_options(threads: int | None, spin: bool) -> ort.SessionOptions:
+def _session_options(threads: int, spin: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # onnxruntime keeps one memory pattern per input shape, and a decoder meets a new shape every few tokens.
     options.enable_mem_pattern = False
@@ -65,9 +68,12 @@ class OnnxEngine:
     nothing is copied. The buffers double when the sequence outgrows them, up to `context`.
     """
 
-    def __init__(self, session: ort.InferenceSession, graph: Graph, *, context: int, chunk: int | None = None) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, graph: Graph, *, context: int, chunk: int | None = None, threads: int = 0
+    ) -> None:
         self.graph = graph
         self.context = context
+        self.threads = threads
         self.chunk = min(chunk or _default_chunk(graph), context)
         self._session: ort.InferenceSession | None = session
         self._position = 0
@@ -76,7 +82,7 @@ class OnnxEngine:
         # Bound by address: these arrays live as long as the bindings do.
         self._token = np.zeros((1, 1), np.int64)
         self._mask = np.zeros(context, np.int64)  # 1 up to `position`
-        self._row = np.zeros(graph.vocab_size, graph.logits_dtype)
+        self._row = np.zeros((1, graph.vocab_size), graph.logits_dtype)
         self._rows = np.zeros((0, graph.vocab_size), graph.logits_dtype)
         self._from = np.zeros(1, np.int64)
         self._masked = 0  # length of the mask the decode binding has
@@ -107,7 +113,7 @@ class OnnxEngine:
             _input(self._one, "attention_mask", self._mask, (1, self._masked))
         self._run(self._one)
         self._position = end
-        return self._row.astype(np.float32, copy=False)
+        return _as_float(self._row[0])
 
     def prefill(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         if len(ids) == 1:
@@ -115,19 +121,19 @@ class OnnxEngine:
         count = len(ids)
         if self.graph.has_logits_from:
             self._from[0] = count - 1
-            rows = self._row[None]
+            rows = self._row
         else:
             if len(self._rows) < count:
                 self._rows = np.zeros((max(count, self.chunk), self.graph.vocab_size), self.graph.logits_dtype)
             rows = self._rows[:count]
         self._forward(ids, rows)
-        return rows[-1].astype(np.float32, copy=False)
+        return _as_float(rows[-1])
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         rows = np.empty((len(ids), self.graph.vocab_size), self.graph.logits_dtype)
         self._from[0] = 0
         self._forward(ids, rows)
-        return rows.astype(np.float32, copy=False)
+        return _as_float(rows)
 
     def rewind(self, position: int) -> None:
         if not 0 <= position <= self._position:
@@ -199,7 +205,7 @@ class OnnxEngine:
 
     def _bind_fixed(self) -> None:
         _input(self._one, "input_ids", self._token, (1, 1))
-        _output(self._one, "logits", self._row[None])
+        _output(self._one, "logits", self._row)
         if self.graph.has_logits_from:
             _input(self._many, LOGITS_FROM, self._from, (1,))
 
@@ -213,6 +219,11 @@ def _default_chunk(graph: Graph) -> int:
     while chunk > 16 and chunk * row > _LOGITS_BYTES:
         chunk //= 2
     return chunk
+
+
+def _as_float(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    same: npt.NDArray[np.float32] = rows.astype(np.float32, copy=False)
+    return same
 
 
 def _input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
