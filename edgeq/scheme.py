@@ -111,9 +111,8 @@ METHODS = ("rtn", "hqq", "gptq", "awq", "autoround", "qronos")
 def named_scheme(name: str) -> Scheme:
     """The scheme a name stands for: `fp16`, `gptq-int4-g128-sym`, `awq+gptq-int4-g32`, `w8a8-smooth`, `gguf-q4_k_m`.
 
-    An integer scheme without `-gN` has one scale a row. The embedding and the head of a scheme below 8 bits are
-    stored with 8 bits in the same groups of at most 32, as llama.cpp's mixtures keep outputs at Q6_K
-    or Q8_0: they carry more of the error than their share of the bytes.
+    An integer scheme without `-gN` has one scale a row. The embedding and the head have 8 bits in groups of 32,
+    as llama.cpp's mixtures keep outputs at Q6_K or Q8_0: they carry more of the error than of the bytes.
 
     Raises:
         EdgeqError: no such scheme.
@@ -137,8 +136,7 @@ def named_scheme(name: str) -> Scheme:
     if group == 0:
         raise EdgeqError(f"a group size of 0 in scheme {name!r}", hint="Use -g32, -g64, -g128, or leave it out")
     linear = int_grid(bits, group, symmetric=found["sym"] is not None)
-    embed = linear if bits >= 8 else int_grid(8, min(group, 32) if group > 0 else 32)
-    return Scheme(key, found["method"], linear, embed)
+    return Scheme(key, found["method"], linear, int_grid(8, 32))
 
 
 def gguf_scheme(file_type: str) -> Scheme:

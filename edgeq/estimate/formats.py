@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,19 +31,22 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
 
     With g = group size and G = ceil(columns / g) groups a row:
 
-    - onnxruntime: `MatMulNBits` (contrib operator's documentation): codes (rows, G, g*bits/8) with the last group
-      padded, float32 scales (rows, G), zero points of `bits` bits packed per row.
+    - onnxruntime: `MatMulNBits` (contrib operator's documentation): codes (rows, G, g*bits/8) with the last block
+      padded, float32 scales (rows, G), zero points of `bits` bits packed per row; a block is the largest the kernels
+      take that divides the group, 128 where a whole row shares a scale; float matrices are float32.
     - openvino: codes of 4 or 8 bits packed over the whole tensor (other widths take the next of the two),
       f16 scales, zero points with the width of the codes.
     - others (compressed-tensors and the neutral checkpoint): codes packed per row into whole 32-bit words, scales in
       the grid's dtype, zero points likewise packed.
     """
     if grid.kind == "float":
-        return rows * columns * grid.bits // 8
+        return rows * columns * (4 if runtime == "onnxruntime" else grid.bits // 8)
     if grid.kind == "gguf":
         kind = stored_type(grid.ggml_type or "Q8_0", columns)
         return rows * type_bytes(kind, columns)
     size = columns if grid.group_size == -1 else grid.group_size
+    if runtime == "onnxruntime":
+        size = _onnx_block(grid)
     groups = _ceil(columns, size)
     stored_zeros = 0 if grid.zero == "none" else rows * groups
     if runtime == "onnxruntime":
@@ -55,6 +59,14 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
     scale = 2 if grid.scale_dtype == "f16" else 4
     zeros = 4 * rows * _ceil(groups * grid.bits, 32) if grid.zero == "int" else 4 * stored_zeros
     return 4 * rows * _ceil(columns * grid.bits, 32) + scale * rows * groups + zeros
+
+
+def _onnx_block(grid: Grid) -> int:
+    """Block of `MatMulNBits` (16 to 256, a power of two; two-bit codes run fast up to 128 only)."""
+    if grid.group_size == -1:
+        return 128
+    largest = 128 if grid.bits == 2 else 256
+    return math.gcd(grid.group_size, largest)
 
 
 @dataclass(frozen=True, slots=True)
