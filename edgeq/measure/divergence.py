@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 ELEMENTS = 1 << 21  # of one float64 block (16 MiB); the working set is a few of them
+ENDLESS = 1e6  # nats; stands for infinity, which JSON can't hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,12 @@ class Divergence:
     """Distances of a candidate's predictions from a reference's, over `tokens` positions.
 
     Attributes:
-        mean_kl, p99_kl, max_kl: D(reference || candidate) in nats. Infinite where the candidate gives probability
-            zero to what the reference allows, or is not a number.
+        mean_kl, p99_kl, max_kl: D(reference || candidate) in nats. `ENDLESS` where the candidate gives
+            probability zero to what the reference allows, or is not a number.
         top1: share of positions where the reference's likeliest token is also the candidate's.
         top5: share of positions where it is among the candidate's five likeliest.
-        perplexity, reference_perplexity: exp of the mean negative log-likelihood of the text; None without targets.
+        perplexity, reference_perplexity: exp of the mean negative log-likelihood of the text; None without targets,
+            or beyond 1e300.
         broken: positions where the candidate's logits are not numbers.
     """
 
@@ -85,8 +87,8 @@ class DivergenceMeter:
         self._top5 += int((rank < 5).sum())
         if targets is not None:
             known = np.flatnonzero(targets >= 0)
-            self._nll -= float(q[known, targets[known]].sum())
-            self._reference_nll -= float(p[known, targets[known]].sum())
+            self._nll += _nll(q[known, targets[known]])
+            self._reference_nll += _nll(p[known, targets[known]])
             self._scored += known.size
 
     def result(self) -> Divergence:
@@ -133,13 +135,17 @@ def _kl(p: Array, q: Array) -> Array:
         terms = np.exp(p) * (p - q)
     terms[np.isneginf(p) & ~np.isnan(q)] = 0.0
     kl = terms.sum(axis=1)
-    kl[np.isnan(kl)] = np.inf
-    floor: Array = np.maximum(kl, 0.0)  # never negative but for the last bit
-    return floor
+    kl[np.isnan(kl)] = ENDLESS
+    bounded: Array = np.clip(kl, 0.0, ENDLESS)  # never negative but for the last bit
+    return bounded
+
+
+def _nll(log_probs: Array) -> float:
+    return float(-np.where(np.isnan(log_probs), -ENDLESS, np.maximum(log_probs, -ENDLESS)).sum())
 
 
 def _percentile(values: Array, share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed. An actual value: no infinities interpolated."""
+    """The smallest value that at least `share` of them do not exceed. An actual value: nothing is interpolated."""
     return float(np.sort(values)[math.ceil(share * values.size) - 1])
 
 
@@ -147,4 +153,4 @@ def _perplexity(nll: float, tokens: int) -> float | None:
     if not tokens:
         return None
     mean = nll / tokens
-    return math.exp(mean) if mean < 700 else math.inf
+    return math.exp(mean) if mean < 690 else None

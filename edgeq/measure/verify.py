@@ -174,7 +174,7 @@ def step_divergence(session: Session, ids: Sequence[int]) -> Divergence | None:
     ids = list(ids)[: 2 * STEPS]
     start = max(1, len(ids) // 2)
     whole = session.logits(ids)
-    engine.rewind(0)
+    engine.rewind(0)  # what is fed now is again `ids`, so that the session's view of the cache stays true
     rows = [np.array(engine.prefill(ids[at : min(at + engine.chunk, start)])) for at in range(0, start, engine.chunk)]
     steps = [rows[-1], *(np.array(engine.decode(token)) for token in ids[start:])]
     meter = DivergenceMeter()

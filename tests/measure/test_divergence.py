@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tracemalloc
 
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeq.measure.divergence import DivergenceMeter, divergence, log_softmax
+from edgeq.jsonable import to_json
+from edgeq.measure.divergence import ENDLESS, DivergenceMeter, divergence, log_softmax
 
 LOGITS = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(2, 40)), elements=st.floats(-80, 80, width=32))
 
@@ -107,15 +109,18 @@ def test_extreme_logits_stay_exact() -> None:
     assert divergence(a, b).mean_kl == pytest.approx(math.log(1 + math.exp(-1)) / 2)
 
 
-def test_an_impossible_token_and_a_broken_model_are_infinitely_far() -> None:
+def test_an_impossible_token_and_a_broken_model_are_endlessly_far() -> None:
     fine = np.array([[0.0, 1.0, 2.0]], np.float32)
     masked = np.array([[-np.inf, 1.0, 2.0]], np.float32)
-    assert divergence(fine, masked).max_kl == np.inf
+    target = np.array([0])
+    assert divergence(fine, masked, target).max_kl == ENDLESS
+    assert divergence(fine, masked, target).perplexity is None
     assert divergence(masked, masked).max_kl == 0.0
-    assert math.isfinite(divergence(masked, fine).max_kl)
+    assert 0 < divergence(masked, fine).max_kl < 1
     for bad in (np.nan, np.inf):
-        broken = divergence(fine, np.array([[bad, 1.0, 2.0]], np.float32))
-        assert (broken.broken, broken.max_kl, broken.top1) == (1, np.inf, 0.0)
+        broken = divergence(fine, np.array([[bad, 1.0, 2.0]], np.float32), target)
+        assert (broken.broken, broken.max_kl, broken.top1, broken.perplexity) == (1, ENDLESS, 0.0, None)
+        json.dumps(to_json(broken), allow_nan=False)
 
 
 def test_memory_stays_bounded_whatever_the_batch() -> None:
