@@ -14,6 +14,7 @@ from edgeq import __version__
 from edgeq.artifact import MANIFEST, Artifact, describe_files
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
+from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
 from edgeq.exporters.onnx.genai import genai_config
 from edgeq.exporters.onnx.graph import Graph
@@ -152,4 +153,7 @@ def _model_facts(spec: ModelSpec, positions: int) -> dict[str, Any]:
     }
     if any(m.window for m in mixers):
         facts["windows"] = [m.window for m in mixers]
+    switches = {switch_length(m.rope, spec.max_positions) for m in mixers if m.rope and m.rope.kind == "longrope"}
+    if switches and (switch := next(iter(switches))) is not None and switch < positions:
+        facts["rope_switch"] = switch
     return facts

@@ -47,13 +47,17 @@ class RopeNodes:
         return [self._graph.constant(f"rope_{n}_{number}", t) for n, t in zip(("cos", "sin"), table, strict=True)]
 
     def _shifted_positions(self, switch: int, number: int) -> str:
-        """Position ids (batch, tokens), plus `switch` where the sequence is longer than that."""
+        """Position ids (batch, tokens), plus `switch` where the sequence is longer than that.
+
+        Positions follow from how many tokens the mask counts, the set of frequencies from how long it is: so a caller
+        who knows that a sequence will be long can say so from its first chunk on, with a mask that ends in zeros.
+        """
         graph, at = self._graph, f"positions_{number}"
         limit = graph.constant(f"{at}.switch", np.array(switch, np.int64))
         zero, one = (graph.constant(n, np.array(v, np.int64)) for n, v in (("zero_scalar", 0), ("one_scalar", 1)))
         ids_shape = graph.add("Shape", ["input_ids"], f"{at}.ids_shape")
         tokens = graph.add("Gather", [ids_shape, one], f"{at}.tokens", axis=0)
         shift = graph.add("Where", [graph.add("Greater", ["total", limit], f"{at}.long"), limit, zero], f"{at}.shift")
-        end = graph.add("Add", ["total", shift], f"{at}.end")
-        row = graph.add("Range", [graph.add("Sub", [end, tokens], f"{at}.start"), end, one], f"{at}.row")
-        return graph.add("Expand", [row, ids_shape], at)
+        first = graph.add("Add", [graph.add("Sub", [shift, tokens], f"{at}.back"), "mask_sum"], f"{at}.first")
+        column = graph.add("Unsqueeze", [first, graph.constant("one", np.array([1], np.int64))], f"{at}.column")
+        return graph.add("Add", [column, graph.add("Range", [zero, tokens, one], f"{at}.row")], at)

@@ -131,16 +131,19 @@ def _make(name: str, folder: Path) -> Tiny:
 
 
 class OnnxRunner:
-    """The plainest way to run an artifact: feed everything, take everything."""
+    """The plainest way to run an artifact: feed everything, take everything.
 
-    def __init__(self, artifact: Artifact) -> None:
+    `capacity` is the length of the caches it starts with; 0 lets them grow with the sequence.
+    """
+
+    def __init__(self, artifact: Artifact, capacity: int = 0) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(artifact.path / "model.onnx"), options)
-        shape = (1, artifact.model["kv_heads"], 0, artifact.model["head_dim"])
+        shape = (1, artifact.model["kv_heads"], capacity, artifact.model["head_dim"])
         names = [f"past_key_values.{i}.{p}" for i in range(artifact.model["layers"]) for p in ("key", "value")]
         self._empty = {name: np.zeros(shape, np.float32) for name in names}
         self.reset()
@@ -155,7 +158,7 @@ class OnnxRunner:
     def step(self, ids: list[int], **feeds: Any) -> npt.NDArray[np.float32]:
         self._length += len(ids)
         mask = np.ones((1, self._length), np.int64)
-        feeds |= {"input_ids": np.array([ids], np.int64), "attention_mask": mask}
+        feeds = {"attention_mask": mask, **feeds, "input_ids": np.array([ids], np.int64)}
         logits, *cache = self._session.run(None, {**feeds, **self._cache})
         self._cache = dict(zip(self._cache, cache, strict=True))
         return logits[0]

@@ -92,3 +92,16 @@ def test_onnx_prefill_then_decode_equals_torch_steps(tiny, onnx_runner, tmp_path
     cache = reference.start()
     for part in (IDS[:7], *([i] for i in IDS[7:])):
         np.testing.assert_allclose(runner.step(part), reference.step(part, cache), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["phi3-longrope", "llama"])
+def test_a_mask_that_ends_in_zeros_prepares_for_a_longer_sequence(tiny, onnx_runner, tmp_path: Path, name):
+    """Prefill in chunks, each with a mask as long as the whole prompt, is one pass over it."""
+    model = tiny(name)
+    runner = onnx_runner(exporter("onnx").export(model.weights, tmp_path / "out"), capacity=len(IDS))
+    rows = []
+    for start in range(0, len(IDS), 7):
+        end = start + 7
+        mask = np.concatenate((np.ones((1, end), np.int64), np.zeros((1, len(IDS) - end), np.int64)), 1)
+        rows.append(runner.step(IDS[start:end], attention_mask=mask))
+    np.testing.assert_allclose(np.concatenate(rows), model.reference(IDS), atol=TOLERANCE, rtol=0)
