@@ -20,7 +20,7 @@ def test_qwen_2_5_7b_rule_of_thumb(spec_of):
     billions = parameters(spec) / 1e9
     assert weight_bytes(spec, named_scheme("fp16")) / 1e9 == pytest.approx(2 * billions, rel=1e-3)
     eight, four = (weight_bytes(spec, named_scheme(f"rtn-int{bits}-g128-sym")) / 1e9 for bits in (8, 4))
-    assert eight == pytest.approx(billions, rel=0.02)
+    assert eight == pytest.approx(billions, rel=0.03)
     assert 0.5 * billions < four < 0.62 * billions  # embedding and head stay at 8 bits
 
 

@@ -1,0 +1,48 @@
+"""One way to run the model: a scheme on a target, with all that is known about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeq.estimate.ceiling import Ceiling
+from edgeq.estimate.footprint import Footprint
+from edgeq.estimate.prior import Expected
+from edgeq.plan.offload import Offload
+from edgeq.plan.quality import Quality
+from edgeq.scheme import Scheme
+
+Verdict = Literal["fits", "tight", "offload", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Attributes:
+    capacity: bytes it may take; `footprint.total` above it does not fit.
+    expected: tokens/s of all sequences together with the context full; None when nothing is known.
+    not_yet: why edgeq can't make this artifact itself today; None when it can.
+    reasons: why it ranks where it does, or why it is out; the first says it best.
+    short: a few words for a table, of a rejected one.
+    """
+
+    scheme: Scheme
+    target: str
+    verdict: Verdict
+    footprint: Footprint
+    capacity: int
+    ceiling: Ceiling
+    expected: Expected | None
+    quality: Quality
+    bits_per_weight: float
+    not_yet: str | None
+    reasons: tuple[str, ...] = ()
+    short: str = ""
+    offload: Offload | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.verdict != "rejected"
+
+    @property
+    def decode_ceiling(self) -> float | None:
+        return self.offload.decode_tps if self.offload else self.ceiling.decode_tps

@@ -1,0 +1,43 @@
+"""The schemes a plan considers, and which of them edgeq can make today."""
+
+from __future__ import annotations
+
+from edgeq.model.spec import ModelSpec
+from edgeq.scheme import GGUF_BASE, Scheme, named_scheme
+
+INTEGER = (
+    "rtn-int4-g32",
+    "rtn-int4-g128",
+    "hqq-int4-g64",
+    "gptq-int4-g32",
+    "gptq-int4-g128-sym",
+    "awq-int4-g128",
+    "awq+gptq-int4-g32",
+    "autoround-int4-g128",
+    "autoround-int2-g64",
+    "gptq-int3-g128",
+    "rtn-int8-g32",
+    "w8a8-smooth",
+)
+FLOAT = ("fp16", "fp32")
+
+METHODS = {"rtn", "none"}  # what `edgeq quantize` does today
+TARGETS = {"onnxruntime/cpu"}  # what `edgeq export` writes and `edgeq run` opens today
+
+
+def schemes() -> tuple[Scheme, ...]:
+    """Every scheme considered, integer, floating and GGUF."""
+    return tuple(named_scheme(n) for n in (*INTEGER, *FLOAT, *(f"gguf-{t.lower()}" for t in GGUF_BASE)))
+
+
+def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
+    """Why edgeq can't make this artifact itself today, or None when it can. Planning does not depend on it."""
+    if target not in TARGETS:
+        return f"edgeq exports to {' and '.join(sorted(TARGETS))} today"
+    if scheme.method not in METHODS:
+        return f"edgeq quantizes by round-to-nearest today, not by {scheme.method}"
+    if scheme.linear.kind == "float":
+        return "edgeq exports quantized checkpoints"
+    if not spec.dense:
+        return "edgeq runs dense models today: softmax attention and one feed-forward a layer"
+    return None

@@ -1,0 +1,90 @@
+"""Expected speed: first what was measured here, then what this device taught, then the runtime's model or a prior."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgeq.estimate.ceiling import ceiling
+from edgeq.estimate.prior import Expected, prior_decode
+from edgeq.store import Store
+
+if TYPE_CHECKING:
+    from edgeq.benchmark import Benchmark
+    from edgeq.device.spec import Device
+    from edgeq.model.spec import ModelSpec
+    from edgeq.scheme import Scheme
+
+
+class Experience:
+    """The benchmarks of one device.
+
+    Args:
+        benchmarks: for a test; by default those of the local store.
+    """
+
+    def __init__(self, device: Device, benchmarks: Sequence[Benchmark] | None = None) -> None:
+        self.device = device
+        self.known = list(Store().benchmarks(device=device) if benchmarks is None else benchmarks)
+
+    def decode(
+        self, spec: ModelSpec, scheme: Scheme, target: str, context: int, batch: int, ceiling_tps: float | None, kv: str
+    ) -> Expected | None:
+        """Expected tokens/s with `context` tokens in the cache; None when nothing at all is known."""
+        if batch == 1:
+            here = self._measured(spec, scheme, target, context, ceiling_tps, kv)
+            if here is not None:
+                return here
+        if ceiling_tps is None:
+            return None
+        return self._learned(scheme, target, ceiling_tps) or prior_decode(spec, scheme, target, ceiling_tps)
+
+    def _measured(
+        self, spec: ModelSpec, scheme: Scheme, target: str, context: int, ceiling_tps: float | None, kv: str
+    ) -> Expected | None:
+        """The latest benchmark of this model, scheme and target, brought to `context` by the ratio of ceilings."""
+        same = [
+            b
+            for b in self.known
+            if b.target == target
+            and b.scheme == scheme.name
+            and b.family == spec.family
+            and _short(b.model) == _short(spec.name)
+        ]
+        if not same:
+            return None
+        last = same[-1]
+        seen = last.decode.context + last.decode.tokens // 2
+        tps = last.decode.tps.median
+        at_seen = ceiling(self.device, spec, scheme, target, max(1, seen), kv_dtype=kv).decode_tps
+        ratio = ceiling_tps / at_seen if ceiling_tps and at_seen else 1.0
+        moved = f", brought from {seen:,} to {context:,} tokens" if abs(ratio - 1) > 0.02 else ""
+        return Expected(tps * ratio, "measured here", f"{tps:.1f} tok/s on {last.date[:10]}{moved}")
+
+    def _learned(self, scheme: Scheme, target: str, ceiling_tps: float) -> Expected | None:
+        """The median share of the ceiling that this target reached here with other models."""
+        shares = [
+            b.decode.tps.median / b.promise.ceiling_tps
+            for b in self.known
+            if b.target == target and b.promise.ceiling_tps and _bits(b.scheme) == scheme.linear.bits
+        ]
+        if not shares:
+            return None
+        share = min(1.0, statistics.median(shares))
+        count = f"{len(shares)} benchmark{'s' if len(shares) > 1 else ''}"
+        return Expected(share * ceiling_tps, "learned", f"{share:.0%} of the ceiling, as in {count} on this device")
+
+
+def _short(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+def _bits(scheme: str) -> int | None:
+    from edgeq.errors import EdgeqError
+    from edgeq.scheme import named_scheme
+
+    try:
+        return named_scheme(scheme).linear.bits
+    except EdgeqError:
+        return None

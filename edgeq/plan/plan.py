@@ -1,0 +1,222 @@
+"""The plan: every scheme on every target of a device, judged, ranked, with the next command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from edgeq.device.spec import Device
+from edgeq.estimate.ceiling import ceiling
+from edgeq.estimate.footprint import footprint
+from edgeq.estimate.formats import bits_per_weight
+from edgeq.estimate.needs import quantization_needs
+from edgeq.estimate.pool import Pool, pool
+from edgeq.model.spec import ModelSpec
+from edgeq.model.tensors import active_parameters, parameters
+from edgeq.plan.candidate import Candidate, Verdict
+from edgeq.plan.candidates import not_yet, schemes
+from edgeq.plan.expected import Experience
+from edgeq.plan.offload import offload
+from edgeq.plan.quality import expected_quality
+from edgeq.plan.rank import USABLE_KLD, order
+from edgeq.plan.relief import relief
+from edgeq.plan.request import Request
+from edgeq.plan.targets import TARGETS, Target, unavailable
+from edgeq.plan.words import gb
+from edgeq.scheme import Scheme
+
+TIGHT = 0.9  # above this share of the memory, other programs will feel it
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Attributes:
+    candidates: those that fit, best first.
+    rejected: those that don't, with their reasons; the nearest to fitting first.
+    absent: targets that this device can't run at all, with the reason.
+    recommended: the best candidate edgeq can make today, else the best of all; None when nothing fits.
+    next_command: what to type next; None when edgeq can't make any candidate.
+    relief: with no candidate, what would have to give.
+    notes: what to know about the plan as a whole.
+    """
+
+    device: Device
+    model: ModelSpec
+    parameters: int
+    active_parameters: int
+    request: Request
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[Candidate, ...]
+    absent: tuple[tuple[str, str], ...]
+    recommended: Candidate | None
+    next_command: str | None
+    relief: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def make_plan(device: Device, spec: ModelSpec, request: Request, experience: Experience | None = None) -> Plan:
+    """Judge every scheme on every target.
+
+    Args:
+        experience: what was measured on this device; by default the local store's.
+    """
+    known = Experience(device) if experience is None else experience
+    wanted = [t for name, t in TARGETS.items() if not request.targets or name in request.targets]
+    missing = {t.name: unavailable(t, device) for t in wanted}
+    judged = [c for t in wanted if missing[t.name] is None for c in _judge_target(device, spec, request, t, known)]
+    fitting = order([c for c in judged if c.fits], request.objective)
+    rejected = sorted((c for c in judged if not c.fits), key=lambda c: c.footprint.total - c.capacity)
+    best = next((c for c in fitting if c.not_yet is None), fitting[0] if fitting else None)
+    return Plan(
+        device=device,
+        model=spec,
+        parameters=parameters(spec),
+        active_parameters=active_parameters(spec),
+        request=request,
+        candidates=tuple(fitting),
+        rejected=tuple(rejected),
+        absent=tuple((name, why) for name, why in missing.items() if why is not None),
+        recommended=best,
+        next_command=next_command(spec, best) if best else None,
+        relief=() if fitting else tuple(relief(device, spec, request, rejected, _smaller(spec))),
+        notes=tuple(_notes(device, spec, request)),
+    )
+
+
+def _judge_target(
+    device: Device, spec: ModelSpec, request: Request, target: Target, known: Experience
+) -> Iterator[Candidate]:
+    memory = pool(device, target.name)
+    if memory is None:
+        return
+    for scheme in schemes():
+        if (scheme.gguf_type is not None) == target.name.startswith("llamacpp"):  # no word on what makes no sense
+            yield _judge(device, spec, request, target, scheme, memory, known)
+
+
+def _judge(
+    device: Device,
+    spec: ModelSpec,
+    request: Request,
+    target: Target,
+    scheme: Scheme,
+    memory: Pool,
+    known: Experience,
+) -> Candidate:
+    kv = target.kv_dtype(request.kv_dtype)
+    need = footprint(spec, scheme, target.name, request.context, request.batch, kv)
+    host = pool(device, "onnxruntime/cpu")
+    need = replace(need, quantization=quantization_needs(spec, scheme, host.floating if host else None))
+    bound = ceiling(device, spec, scheme, target.name, request.context, request.batch, kv)
+    candidate = Candidate(
+        scheme=scheme,
+        target=target.name,
+        verdict="fits",
+        footprint=need,
+        capacity=min(memory.capacity, request.max_memory or memory.capacity),
+        ceiling=bound,
+        expected=known.decode(spec, scheme, target.name, request.context, request.batch, bound.decode_tps, kv),
+        quality=expected_quality(spec, scheme),
+        bits_per_weight=bits_per_weight(spec, scheme, target.name),
+        not_yet=not_yet(spec, scheme, target.name),
+    )
+    return _verdict(_offloaded(candidate, device, spec, request, known), device, request, target)
+
+
+def _offloaded(c: Candidate, device: Device, spec: ModelSpec, request: Request, known: Experience) -> Candidate:
+    """Where the card is too small for all of it: part of the layers there, the rest on the processor."""
+    if c.footprint.total <= c.capacity:
+        return c
+    part = offload(device, spec, c.scheme, c.target, c.footprint, request.context, request.batch, c.capacity)
+    if part is None:
+        return c
+    kv = c.footprint.kv_dtype
+    expected = known.decode(spec, c.scheme, c.target, request.context, request.batch, part.decode_tps, kv)
+    return replace(c, verdict="offload", offload=part, expected=expected)
+
+
+def _verdict(c: Candidate, device: Device, request: Request, target: Target) -> Candidate:
+    reasons: list[str] = []
+    short = ""
+    support = target.support(c.scheme, device)
+    total = c.footprint.total
+    if support.level == "refused":
+        short = support.reason
+        reasons.append(support.reason)
+    if total > c.capacity and c.offload is None:
+        reasons.append(f"needs {gb(total)}, {gb(total - c.capacity)} more than the {gb(c.capacity)} there is")
+        short = short or "too large"
+    slow = _too_slow(c, request)
+    if slow:
+        reasons.append(slow)
+        short = short or "too slow"
+    if reasons:
+        return replace(c, verdict="rejected", reasons=tuple(reasons), short=short)
+    return replace(c, verdict=_grade(c), reasons=tuple(_remarks(c, request, support.reason)))
+
+
+def _too_slow(c: Candidate, request: Request) -> str | None:
+    if request.min_tps is None or c.expected is None:
+        return None
+    each = c.expected.tps / request.batch
+    if each >= request.min_tps:
+        return None
+    return f"about {each:.1f} tok/s expected, {request.min_tps:g} wanted"
+
+
+def _grade(c: Candidate) -> Verdict:
+    if c.offload:
+        return "offload"
+    return "tight" if c.footprint.total > TIGHT * c.capacity else "fits"
+
+
+def _remarks(c: Candidate, request: Request, slow: str) -> Iterator[str]:
+    if slow:
+        yield f"runs slowly: {slow}"
+    if c.offload:
+        yield f"{c.offload.layers} of {c.offload.of} layers fit the card, the rest runs on the processor"
+    if c.quality.kld > USABLE_KLD:
+        yield f"{c.quality.words}: expected KL divergence {c.quality.kld:.2f}"
+    if request.kv_dtype and request.kv_dtype != c.footprint.kv_dtype:
+        yield f"{c.target} keeps its cache in {c.footprint.kv_dtype}, not {request.kv_dtype}"
+    if request.min_tps is not None and c.expected is None:
+        yield "its speed is unknown, so --min-tps is not checked"
+
+
+def next_command(spec: ModelSpec, best: Candidate) -> str | None:
+    """The command that makes `best`, or None when edgeq can't."""
+    if best.not_yet is not None:
+        return None
+    return f"edgeq quantize {shlex.quote(source(spec))} --scheme {best.scheme.name}"
+
+
+def source(spec: ModelSpec) -> str:
+    """Where the weights come from: the folder or id read, or the hub id that a short name or size class stands for."""
+    if spec.origin != "class":
+        return spec.location or spec.name
+    from edgeq.model import catalog
+
+    classes = {k.lower(): v for k, v in catalog.size_classes().items()}
+    name = classes.get(spec.name.lower(), spec.name.lower())
+    return next((m.hub for m in catalog.known_models() if m.name == name), spec.name)
+
+
+def _smaller(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Reference models below this one, largest first."""
+    from edgeq.model import catalog
+
+    found = [m for m in (catalog.find(size) for size in catalog.size_classes()) if m is not None]
+    below = [m for m in found if parameters(m) < parameters(spec)]
+    for m in sorted(below, key=parameters, reverse=True):
+        yield m
+
+
+def _notes(device: Device, spec: ModelSpec, request: Request) -> Iterator[str]:
+    if request.context > spec.max_positions:
+        yield (
+            f"--context {request.context:,} is beyond the {spec.max_positions:,} tokens this model was made for: "
+            "expect it to lose the thread"
+        )
+    yield from spec.estimated
+    yield from device.warnings
