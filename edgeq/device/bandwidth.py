@@ -134,7 +134,7 @@ def summarize(rates: dict[int, list[float]], how: str) -> Bandwidth:
 
 def _window_rate(buffer: Bytes, kernel: Kernel, threads: int, pool: ThreadPoolExecutor, seconds: float) -> float:
     passes, spent = 0, 0.0
-    while spent < seconds:
+    while not passes or spent < seconds:
         spent += _pass_seconds(buffer, kernel, threads, pool)
         passes += 1
     return passes * buffer.nbytes / spent

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.device.load_ref import figures
 from edgeq.device.spec import Accelerator, Cpu, Figure, KernelRate, Memory
 from edgeq.errors import EdgeqError
 from edgeq.files import write_json
@@ -68,7 +70,8 @@ def read(mark: dict[str, str]) -> Measured | None:
         measured = from_json(Measured, json.loads(path_for(mark).read_text()))
     except (OSError, ValueError, RecursionError, EdgeqError):
         return None
-    return measured if measured.fingerprint == mark else None
+    sound = all(math.isfinite(f.value) and f.value > 0 for f in figures(measured))
+    return measured if sound and measured.fingerprint == mark else None
 
 
 def write(measured: Measured) -> None:

@@ -161,7 +161,7 @@ def parse_size(text: str) -> int:
 def count_cpu_list(text: str) -> int:
     """How many processors `0-3,8` names."""
     count = 0
-    for part in text.split(","):
+    for part in text.strip().split(","):
         first, _, last = part.partition("-")
         if first.isdigit():
             count += int(last) - int(first) + 1 if last.isdigit() else 1
