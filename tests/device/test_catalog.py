@@ -15,7 +15,8 @@ from edgeq.jsonable import from_json, to_json
 
 GIB = 1 << 30
 # The words of a plan's users; the catalog may grow, these stay.
-EXPECTED = """m1 m1-pro m1-max m2 m3 m3-pro m3-max m4 m4-pro m4-max rtx-3060 rtx-3090 rtx-4060 rtx-4070 rtx-4080 rtx-4090
+EXPECTED = """
+m1 m1-pro m1-max m2 m3 m3-pro m3-max m4 m4-pro m4-max rtx-3060 rtx-3090 rtx-4060 rtx-4070 rtx-4080 rtx-4090
 rtx-5070 rtx-5080 rtx-5090 a100-80gb h100 h200 l4 t4 rx-7900-xtx ryzen-ai-max-395 arc-a770 arc-b580 core-ultra-7-155h
 core-ultra-7-258v snapdragon-x-elite snapdragon-8-gen-3 snapdragon-8-elite pixel-8 pixel-9 iphone-15-pro iphone-16-pro
 galaxy-s24 rpi-4 rpi-5 jetson-orin-nano jetson-agx-orin orange-pi-5 steam-deck ddr4-desktop ddr5-desktop epyc-9654"""
