@@ -64,6 +64,7 @@ _ARCHS = {
     "deepseek2": _Arch("deepseek_v2"),
     "gpt-oss": _Arch("gpt_oss", pattern=2),
 }
+_END_TEXTS = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|return|>", "<|call|>"}
 _LATENT = {"deepseek2"}
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}  # these two scale by hidden_size / heads, not by the head's width
 
@@ -113,7 +114,6 @@ class _Reader:
     def __init__(self, file: GgufFile) -> None:
         self.file, self.where = file, file.path
         top = Fields(file.metadata, file.path)
-        self.top = top
         self.name = top.text("general.architecture")
         self.known = self.name in _ARCHS
         self.arch = _ARCHS.get(self.name, _Arch(self.name))
@@ -128,13 +128,12 @@ class _Reader:
         return name in self.file.tensors
 
     def spec(self, name: str) -> ModelSpec:
-        f, top = self.f, self.top
+        f = self.f
         embed = self.file.tensors.get("token_embd.weight")
         if embed is None or len(embed.shape) != 2:
             raise EdgeqError("tensor token_embd.weight is missing", where=self.where, hint="Download the file again")
         gemma = self.name.startswith("gemma")
         family = self._family()
-        eos = [top.integer(f"tokenizer.ggml.{n}_token_id", -1, low=-1, high=1 << 32) for n in ("eos", "eot")]
         made = ModelSpec(
             name=name,
             family=family,
@@ -151,9 +150,9 @@ class _Reader:
             logit_scale=1.0 / _short(f.number("logit_scale", 1.0)),
             logit_softcap=f.optional_number("final_logit_softcapping"),
             head_bias=self.has("output.bias"),
-            bos_id=self._id("bos"),
-            eos_ids=tuple(dict.fromkeys(i for i in eos if 0 <= i < embed.shape[0])),
-            pad_id=self._id("padding"),
+            bos_id=token_id(self.file, "bos"),
+            eos_ids=end_ids(self.file),
+            pad_id=token_id(self.file, "padding"),
             origin="gguf",
             location=str(Path(self.where).resolve()),
             source_dtype=self._dtype(),
@@ -162,10 +161,6 @@ class _Reader:
             return made
         reason = f"{self.name} is not an architecture edgeq knows: read as attention and MLP from the file's keys"
         return replace(made, estimated=(reason,))
-
-    def _id(self, name: str) -> int | None:
-        value = self.top.integer(f"tokenizer.ggml.{name}_token_id", -1, low=-1, high=1 << 32)
-        return value if value >= 0 else None
 
     def _family(self) -> str:
         if self.name == "llama" and self.f.integer("expert_count", 0, low=0):
@@ -288,6 +283,31 @@ class _Reader:
             router_bias=self.has(f"{at}ffn_gate_inp.bias"),
             expert_bias=self.has(f"{at}ffn_gate_exps.bias"),
         )
+
+
+def token_id(file: GgufFile, name: str) -> int | None:
+    """The id of a special token (`bos`, `eos`, `unknown`, `padding`, ...); None when the file names no such token."""
+    value = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < len(_vocabulary(file)) else None
+
+
+def _vocabulary(file: GgufFile) -> list[Any]:
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    return tokens if isinstance(tokens, list) else []
+
+
+def end_ids(file: GgufFile) -> tuple[int, ...]:
+    """The tokens that end an answer: those the file names, then the vocabulary's own ends of a turn.
+
+    Files often name one of several; llama.cpp goes by the texts, too.
+    """
+    named = [token_id(file, n) for n in ("eos", "eot", "eom")]
+    by_text = {text: i for i, text in enumerate(_vocabulary(file)) if isinstance(text, str) and text in _END_TEXTS}
+    if "<|return|>" in by_text:  # gpt-oss: `<|end|>` closes a message there, not the answer
+        by_text.pop("<|end|>", None)
+    return tuple(dict.fromkeys(i for i in [*named, *by_text.values()] if i is not None))
 
 
 def _own(metadata: Mapping[str, Any], arch: str) -> dict[str, Any]:

@@ -96,10 +96,11 @@ def _reachable() -> bool:
 def _transport_error() -> type[Exception]:
     """The transport's own error: httpx's in huggingface_hub 1 and later; that of requests before is an OSError."""
     try:
-        from httpx import HTTPError
+        import httpx
     except ImportError:
         return OSError
-    return HTTPError
+    error: type[Exception] = httpx.HTTPError
+    return error
 
 
 def _headers(ref: str, revision: str | None) -> Mapping[str, Header]:
