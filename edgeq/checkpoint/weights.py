@@ -21,7 +21,8 @@ class Weights(Protocol):
     `tokenizer_files` are the tokenizer, chat template and generation settings to hand on with the model.
     """
 
-    spec: ModelSpec
+    @property
+    def spec(self) -> ModelSpec: ...
 
     def names(self) -> Sequence[str]: ...
 

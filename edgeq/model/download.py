@@ -19,8 +19,8 @@ def snapshot(ref: str, revision: str | None = None) -> Path:
     Raises:
         EdgeqError: no such model, only pickles, no permission, no network, no room.
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(ref, revision=revision, allow_patterns=PATTERNS, ignore_patterns=IGNORED))

@@ -1,0 +1,103 @@
+"""The manifest of a checkpoint: what it was made of, how, and what every file should be. Written last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import EdgeqError
+from edgeq.jsonable import from_json
+from edgeq.model.safetensors_file import load_json
+from edgeq.model.spec import ModelSpec
+from edgeq.scheme import Grid, Scheme
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+AGAIN = "Make it again with `edgeq quantize`"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies and how it is stored.
+
+    Attributes:
+        shape: as `edgeq.model.tensors` gives it; stacked experts are stored with their rows one below the other.
+        error: relative error of the quantized values, ||W - Q|| / ||W|| (Frobenius); None where stored as is.
+    """
+
+    shard: str
+    shape: tuple[int, ...]
+    grid: Grid
+    error: float | None = None
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """(rows, columns) of the stored matrix."""
+        columns = self.shape[-1]
+        rows = 1
+        for n in self.shape[:-1]:
+            rows *= n
+        return rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a checkpoint says about itself.
+
+    Attributes:
+        recipe: the recipe's fields.
+        source: `name` of the source, and `sha256` of its files by name.
+        files: relative name -> size and checksum, the manifest itself left out.
+    """
+
+    recipe: dict[str, Any]
+    scheme: Scheme
+    spec: ModelSpec
+    source: dict[str, Any]
+    versions: dict[str, str]
+    tensors: dict[str, StoredTensor]
+    files: dict[str, FileEntry]
+    edgeq_checkpoint: int = field(default=FORMAT)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest against the sizes of the files it names.
+
+    Raises:
+        EdgeqError: no folder, no manifest, a damaged or newer one, a file missing or of another size.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise EdgeqError("no such checkpoint folder", where=folder, hint="Make one with `edgeq quantize`")
+    if not path.is_file():
+        raise EdgeqError("not a checkpoint: it holds no manifest", where=folder, hint="Make one with `edgeq quantize`")
+    try:
+        data = load_json(path.read_bytes(), path)
+    except OSError as error:
+        raise EdgeqError(f"cannot read the manifest: {error.strerror}", where=path) from error
+    except EdgeqError as error:
+        raise EdgeqError("the checkpoint's manifest is damaged", where=path, hint=AGAIN) from error
+    if isinstance(data, dict) and data.get("edgeq_checkpoint", FORMAT) != FORMAT:
+        raise EdgeqError(f"checkpoint format {data['edgeq_checkpoint']!r} is not known here", where=path)
+    manifest = from_json(Manifest, data, path)
+    for name, entry in manifest.files.items():
+        check_file(folder, name, entry)
+    return manifest
+
+
+def check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    """The file is there with its size (its checksum costs a read: `Checkpoint` takes it when it opens a shard)."""
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise EdgeqError(f"the manifest names a file outside the checkpoint: {name!r}", where=folder, hint=AGAIN)
+    if not path.is_file():
+        raise EdgeqError("a file of the checkpoint is missing", where=path, hint=AGAIN)
+    if path.stat().st_size != entry.bytes:
+        raise EdgeqError("a file of the checkpoint is truncated or was changed", where=path, hint=AGAIN)

@@ -1,0 +1,148 @@
+"""Checkpoint: a quantized model on disk, opened as `Weights`. No runtime's format.
+
+A folder of safetensors shards, one a layer, with a manifest. A quantized tensor `t` is three entries: `t.codes`
+(uint8, packed along its columns), `t.scales`, and `t.zero_points` (packed like codes) unless its grid is symmetric.
+A float one is stored under its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.artifact import sha256
+from edgeq.checkpoint.manifest import AGAIN, Manifest, StoredTensor, check_file, read_manifest
+from edgeq.checkpoint.pack import pack, unpack
+from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.weights import Weight
+from edgeq.errors import EdgeqError
+from edgeq.model.safetensors_file import SafetensorsFile
+from edgeq.model.spec import ModelSpec
+from edgeq.scheme import Scheme
+
+TOKENIZER = "tokenizer"  # subfolder
+SCALES = {"f16": "F16", "f32": "F32"}
+NUMPY = {"F16": "<f2", "F32": "<f4", "U8": "u1"}
+
+
+class Checkpoint:
+    """A neutral quantized checkpoint. Implements `Weights`; a shard is checksummed when it is first read."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._shards: dict[str, SafetensorsFile] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> Checkpoint:
+        """Read the manifest; no tensor is touched.
+
+        Raises:
+            EdgeqError: not a checkpoint, or a damaged one.
+        """
+        folder = Path(path).expanduser()
+        return cls(folder, read_manifest(folder))
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}, {self.spec.name}, {self.scheme.name}, {self.total_bytes:,} bytes)"
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.manifest.spec
+
+    @property
+    def scheme(self) -> Scheme:
+        return self.manifest.scheme
+
+    @property
+    def total_bytes(self) -> int:
+        """Of every file the manifest names."""
+        return sum(f.bytes for f in self.manifest.files.values())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the shards alone."""
+        shards = {t.shard for t in self.manifest.tensors.values()}
+        return sum(self.manifest.files[s].bytes for s in shards)
+
+    def names(self) -> Sequence[str]:
+        return tuple(self.manifest.tensors)
+
+    def load(self, name: str) -> Weight:
+        """A QuantizedTensor (stacked experts as one matrix, their rows one below the other), or float32.
+
+        Raises:
+            EdgeqError: no such tensor, or its shard is damaged.
+        """
+        entry = self.manifest.tensors.get(name)
+        if entry is None:
+            raise EdgeqError(f"the checkpoint has no tensor {name!r}", where=self.path)
+        shard = self._shard(entry.shard)
+        if entry.grid.kind == "float":
+            self._expect(shard, name, entry.shape)
+            return shard.read(name)
+        return self._quantized(shard, name, entry)
+
+    def tokenizer_files(self) -> dict[str, Path | bytes]:
+        prefix = f"{TOKENIZER}/"
+        return {n.removeprefix(prefix): self.path / n for n in self.manifest.files if n.startswith(prefix)}
+
+    def verify(self) -> None:
+        """Check every file's checksum.
+
+        Raises:
+            EdgeqError: naming the first that is damaged.
+        """
+        for name in self.manifest.files:
+            self._check_sum(name)
+
+    def _shard(self, name: str) -> SafetensorsFile:
+        if name not in self._shards:
+            if name not in self.manifest.files:
+                raise EdgeqError(f"the manifest lists no shard {name!r}", where=self.path, hint=AGAIN)
+            self._check_sum(name)
+            self._shards[name] = SafetensorsFile.open(self.path / name)
+        return self._shards[name]
+
+    def _check_sum(self, name: str) -> None:
+        entry = self.manifest.files[name]
+        check_file(self.path, name, entry)
+        if sha256(self.path / name) != entry.sha256:
+            raise EdgeqError("a file of the checkpoint is damaged (its checksum differs)", where=self.path / name)
+
+    def _quantized(self, shard: SafetensorsFile, name: str, entry: StoredTensor) -> QuantizedTensor:
+        grid, (rows, columns) = entry.grid, entry.matrix
+        groups = 1 if grid.group_size == -1 else -(-columns // grid.group_size)
+        zeros = None
+        if not grid.symmetric:
+            zeros = unpack(self._stored(shard, f"{name}.zero_points", "U8"), grid.bits, groups)
+        codes = unpack(self._stored(shard, f"{name}.codes", "U8"), grid.bits, columns)
+        scales = self._stored(shard, f"{name}.scales", SCALES[grid.scale_dtype])
+        if codes.shape != (rows, columns):
+            raise EdgeqError(f"{name} has shape {codes.shape}, its manifest says {entry.shape}", where=self.path)
+        return QuantizedTensor(grid, codes, scales, zeros)
+
+    def _stored(self, shard: SafetensorsFile, name: str, dtype: str) -> npt.NDArray[Any]:
+        info = shard.tensors.get(name)
+        if info is None or info.dtype != dtype or len(info.shape) != 2:
+            raise EdgeqError(f"the shard lacks {name} as a {dtype} matrix", where=shard.path, hint=AGAIN)
+        return np.array(shard.raw(name).view(NUMPY[dtype])).reshape(info.shape)
+
+    def _expect(self, shard: SafetensorsFile, name: str, shape: tuple[int, ...]) -> None:
+        info = shard.tensors.get(name)
+        if info is None or info.shape != shape:
+            raise EdgeqError(f"the shard lacks {name} with shape {shape}", where=shard.path, hint=AGAIN)
+
+
+def entries(name: str, weight: Weight, *, half: bool = False) -> dict[str, npt.NDArray[Any]]:
+    """What a shard holds of one tensor. `half` stores a float tensor in half precision."""
+    if not isinstance(weight, QuantizedTensor):
+        return {name: weight.astype(np.float16 if half else np.float32)}
+    found = {f"{name}.codes": pack(weight.codes, weight.grid.bits), f"{name}.scales": weight.scales}
+    if weight.zero_points is not None:
+        found[f"{name}.zero_points"] = pack(weight.zero_points, weight.grid.bits)
+    return found

@@ -1,0 +1,103 @@
+"""Which tensor gets which grid and lies in which shard, and what that takes. Pure arithmetic on the spec."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeq.checkpoint.manifest import StoredTensor
+from edgeq.checkpoint.pack import packed_width
+from edgeq.model.spec import ModelSpec
+from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.quantize.grids.uniform import refuses
+from edgeq.scheme import F32, Grid, Scheme
+
+BASE_RAM = 90_000_000  # interpreter, numpy and this package; measured
+SEARCH_RAM = 4_000_000  # buffers of the grid search, a thread
+HEADER_BYTES = 250  # of a shard's header, an entry
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One tensor to quantize or store."""
+
+    tensor: TensorSpec
+    stored: StoredTensor
+
+    @property
+    def grid(self) -> Grid:
+        return self.stored.grid
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What quantizing takes: bytes of the checkpoint, and of memory at the peak."""
+
+    disk_bytes: int
+    ram_bytes: int
+    weights: int
+
+
+Plan = dict[str, list[Item]]  # shard name -> its tensors
+
+
+def shards(spec: ModelSpec, scheme: Scheme) -> Plan:
+    """Shard name -> its tensors: the embedding, one shard a layer, and the rest."""
+    found: Plan = {}
+    for t in tensors(spec):
+        shard = _shard_name(t)
+        item = Item(t, StoredTensor(shard, t.shape, grid_of(t, scheme)))
+        found.setdefault(shard, []).append(item)
+    return found
+
+
+def grid_of(t: TensorSpec, scheme: Scheme) -> Grid:
+    """The grid a scheme gives a tensor; what no grid takes (norms, biases, routers) stays in single precision."""
+    wanted = F32
+    if t.role == "embed":
+        wanted = scheme.embed
+    elif t.role == "head":
+        wanted = scheme.head or scheme.embed
+    elif t.linear:
+        wanted = scheme.linear
+    if wanted.kind == "int" and refuses(wanted, _matrix(t.shape)):
+        return F32
+    return wanted
+
+
+def needs(plan: Plan, threads: int = 2) -> Needs:
+    """Disk to within a per cent. Memory: one tensor as float32 and codes, beside its layer's packed ones."""
+    items = [i for shard in plan.values() for i in shard]
+    disk = sum(stored_bytes(i.stored) + HEADER_BYTES for i in items)
+    peak = (
+        max(
+            sum(stored_bytes(i.stored) for i in shard)
+            + max(i.tensor.numel * (5 if i.grid.kind == "int" else 6) for i in shard)
+            for shard in plan.values()
+        )
+        if items
+        else 0
+    )
+    return Needs(disk, BASE_RAM + SEARCH_RAM * threads + peak, sum(i.tensor.numel for i in items))
+
+
+def stored_bytes(stored: StoredTensor) -> int:
+    """Exact bytes of a tensor's entries in its shard."""
+    grid, (rows, columns) = stored.grid, stored.matrix
+    if grid.kind == "float":
+        return rows * columns * grid.bits // 8
+    groups = 1 if grid.group_size == -1 else -(-columns // grid.group_size)
+    zeros = 0 if grid.symmetric else packed_width(groups, grid.bits)
+    scale = 2 if grid.scale_dtype == "f16" else 4
+    return rows * (packed_width(columns, grid.bits) + groups * scale + zeros)
+
+
+def _shard_name(t: TensorSpec) -> str:
+    if t.layer is not None:
+        return f"layer-{t.layer:04}.safetensors"
+    return "embed.safetensors" if t.role == "embed" else "final.safetensors"
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Stacked experts are quantized as one matrix."""
+    return (math.prod(shape[:-1]), shape[-1]) if len(shape) == 3 else shape
