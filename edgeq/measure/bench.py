@@ -20,7 +20,6 @@ from edgeq.registry import Progress
 
 WORKER = "edgeq.measure.bench_worker"
 DOUBTFUL_SPREAD = 0.10
-MEASURED_PACKAGES = ("onnxruntime", "openvino", "xllamacpp", "torch", "numpy", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def _benchmark(
         load_before=round(before, 3),
         load_during=round(watched.others, 3),
         promise=promise,
-        versions=_versions(),
+        versions=_versions(artifact.runtime),
         warnings=doubts(before, watched.others, decode.tps),
     )
 
@@ -143,14 +142,12 @@ def doubts(before: float, during: float, decode: Samples) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
-    found = [("edgeq", __version__)]
-    for name in MEASURED_PACKAGES:
-        try:
-            found.append((name, version(name)))
-        except PackageNotFoundError:
-            continue
-    return tuple(found)
+def _versions(package: str) -> tuple[tuple[str, str], ...]:
+    """edgeq's version and the runtime's, where the runtime's package has its name."""
+    try:
+        return (("edgeq", __version__), (package, version(package)))
+    except PackageNotFoundError:
+        return (("edgeq", __version__),)
 
 
 def ratio(measured: float, promised: float | None) -> float | None:

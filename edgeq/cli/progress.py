@@ -1,0 +1,31 @@
+"""A progress bar on stderr, so that stdout stays the command's answer; none where nobody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgeq.registry import Progress
+
+
+@contextmanager
+def steps(title: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """A bar for one piece of work; the block gets the function to report to. It vanishes when the block ends."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.fields[title]}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.description}[/]"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("", total=None, title=title)
+
+        def report(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield report

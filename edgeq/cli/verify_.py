@@ -1,0 +1,121 @@
+"""`edgeq verify`: compare an artifact's logits with its checkpoint's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeq.artifact import Artifact
+    from edgeq.measure.divergence import Divergence
+    from edgeq.measure.verify import Verification
+
+
+def command(
+    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made."),
+    checkpoint: Path | None = typer.Option(
+        None, help="The neutral checkpoint it was exported from [default: the one its manifest names]."
+    ),
+    original: str | None = typer.Option(None, help="The unquantized model, to show what quantization cost."),
+    text: Path | None = typer.Option(None, help="A text file to compare on [default: a built-in, varied text]."),
+    tokens: int = typer.Option(1024, min=2, help="At most so many tokens of text."),
+    kld_limit: float | None = typer.Option(None, help="Mean KL divergence (nats) that still passes."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Compare an artifact's logits with the reference decoder's on its checkpoint. Exit code 1 when it fails."""
+    from rich.console import Console
+
+    from edgeq.artifact import read_artifact
+    from edgeq.checkpoint.store import Checkpoint
+    from edgeq.cli.progress import steps
+    from edgeq.jsonable import to_json
+    from edgeq.measure.texts import read_text
+    from edgeq.measure.verify import record, verify
+    from edgeq.model.weights import open_source
+
+    opened = read_artifact(artifact)
+    neutral = Checkpoint.open(checkpoint_of(opened, checkpoint))
+    source = open_source(original) if original else None
+    own = read_text(text) if text else None
+    with steps("verifying", quiet=as_json) as progress:
+        found = verify(
+            opened,
+            checkpoint=neutral,
+            original=source,
+            text=own,
+            tokens=tokens,
+            kld_limit=kld_limit,
+            progress=progress,
+        )
+    record(opened, found)
+    if as_json:
+        print(json.dumps(to_json(found), indent=2))
+    else:
+        render(opened, found, Console())
+    if found.verdict == "fail":
+        raise typer.Exit(1)
+
+
+def checkpoint_of(artifact: Artifact, given: Path | None) -> Path:
+    """The checkpoint to compare with.
+
+    Raises:
+        EdgeqError: none was given and the one in the manifest is gone.
+    """
+    from edgeq.errors import EdgeqError
+
+    if given is not None:
+        return given
+    hint = "Name it with --checkpoint"
+    if artifact.checkpoint is None:
+        raise EdgeqError("the artifact does not say which checkpoint it was exported from", hint=hint)
+    path = Path(artifact.checkpoint)
+    if not path.exists():
+        raise EdgeqError("the checkpoint this artifact was exported from is gone", where=path, hint=hint)
+    return path
+
+
+def render(artifact: Artifact, found: Verification, console: Console) -> None:
+    """What was compared, what came out, and the verdict."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("")
+    for name in ("tokens", "mean KL", "p99 KL", "max KL", "top-1", "top-5", "perplexity"):
+        table.add_column(name, justify="right")
+    table.add_row("against checkpoint", *_row(found.checkpoint))
+    if found.steps is not None:
+        table.add_row("step by step", *_row(found.steps))
+    if found.original is not None:
+        table.add_row("against original", *_row(found.original))
+    console.print(
+        f"[bold]{escape(artifact.name)}[/]  {escape(artifact.scheme)}  on {artifact.runtime}", highlight=False
+    )
+    console.print(table)
+    limits = f"mean KL below {found.limits.mean_kl:g} nats, top-1 above {found.limits.top1:.0%}"
+    console.print(f"[dim]Limits with {found.path} activations: {limits}.[/]", highlight=False)
+    if found.verdict == "pass":
+        console.print("[green]✓ The artifact computes what the checkpoint says.[/]")
+    for reason in found.reasons:
+        console.print(f"[red]✗ {reason}[/]", highlight=False)
+
+
+def _row(d: Divergence) -> tuple[str, ...]:
+    perplexity = "" if d.perplexity is None else f"{d.perplexity:.2f}"
+    return (
+        str(d.tokens),
+        *(_nats(value) for value in (d.mean_kl, d.p99_kl, d.max_kl)),
+        f"{d.top1:.1%}",
+        f"{d.top5:.1%}",
+        perplexity,
+    )
+
+
+def _nats(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 or value == 0 else f"{value:.0e}"

@@ -1,0 +1,54 @@
+"""What the estimate promises for a benchmark's workload, to be printed beside what was measured."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from edgeq.artifact import Artifact
+from edgeq.benchmark import Promise
+from edgeq.checkpoint.store import Checkpoint
+from edgeq.device.spec import Device
+from edgeq.errors import EdgeqError
+from edgeq.estimate import ceiling, footprint
+from edgeq.jsonable import from_json
+from edgeq.measure.bench import Workload
+from edgeq.model.spec import ModelSpec
+from edgeq.plan.expected import Experience
+from edgeq.plan.targets import target
+from edgeq.scheme import Scheme
+
+
+def promise_for(device: Device, spec: ModelSpec, scheme: Scheme, target_name: str, work: Workload) -> Promise:
+    """The plan's own estimate, for the lengths that the benchmark runs.
+
+    Decode speed is that in the middle of the decoding (`context + tokens / 2` tokens in the cache), memory that of the
+    longest sequence.
+    """
+    kv = target(target_name).kv_dtypes[0]
+    middle = work.context + work.tokens // 2
+    longest = max(*work.prompt_tokens, work.context + work.tokens)
+    bound = ceiling(device, spec, scheme, target_name, middle, kv_dtype=kv, prompt=max(work.prompt_tokens))
+    expected = Experience(device).decode(spec, scheme, target_name, middle, 1, bound.decode_tps, kv)
+    return Promise(
+        decode_tps=expected.tps if expected else None,
+        memory_bytes=footprint(spec, scheme, target_name, longest, kv_dtype=kv).total,
+        ceiling_tps=bound.decode_tps,
+        basis=f"{expected.basis}, {expected.detail}" if expected else "",
+    )
+
+
+def promise_of(artifact: Artifact, device: Device, work: Workload) -> Promise:
+    """What the plan promised when the artifact was made, else what it would promise now, else nothing.
+
+    Nothing is known when the manifest has no plan and the checkpoint with the model's description is gone.
+    """
+    recorded: Any = artifact.plan.get("promise")
+    if recorded is not None:
+        return from_json(Promise, recorded, artifact.path)
+    if artifact.checkpoint is not None:
+        with suppress(EdgeqError):
+            made = Checkpoint.open(artifact.checkpoint)
+            fitted = work.fitted(int(artifact.model.get("max_positions", 1 << 20)))
+            return promise_for(device, made.spec, made.scheme, f"{artifact.runtime}/cpu", fitted)
+    return Promise()
