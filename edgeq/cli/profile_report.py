@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeq.device.cache import home
-from edgeq.device.spec import Accelerator, Cpu, Device, Figure, Memory
+from edgeq.device.spec import Accelerator, Cpu, Device, Figure, KernelRate, Memory
 
 GIB = 1 << 30
 Row = tuple[str, str]
@@ -55,10 +55,24 @@ def _rows(device: Device) -> Iterator[Row]:
         yield "Accelerator", accelerator_line(accelerator)
     if not device.accelerators:
         yield "Accelerator", "[dim]none found[/]"
-    for kernel in device.kernels:
-        yield "Kernel", f"{escape(kernel.target)} {escape(kernel.kernel)}: {figure(kernel.figure)}"
+    if device.kernels:
+        yield "", ""
+        yield from _kernel_rows(device.kernels)
+        yield "", ""
     if device.load is not None:
         yield "Load now", f"{device.load:.0%} of the machine"
+
+
+def _kernel_rows(kernels: Sequence[KernelRate]) -> Iterator[Row]:
+    """Each runtime's kernels under its name, in columns."""
+    width = max(len(kernel.kernel) for kernel in kernels)
+    shown = ""
+    for kernel in kernels:
+        label, shown = ("" if kernel.target == shown else escape(kernel.target)), kernel.target
+        yield (
+            label,
+            f"{escape(kernel.kernel):{width}}  [bold]{quantity(kernel.figure)}[/] [dim]{kernel.figure.basis}[/]",
+        )
 
 
 def _cpu_rows(cpu: Cpu) -> Iterator[Row]:
@@ -145,13 +159,16 @@ def figure(value: Figure) -> str:
 
 def quantity(value: Figure) -> str:
     """The number with a decimal prefix and its unit."""
+    if value.unit == "s":
+        return f"{value.value * 1e6:.3g} µs" if value.value < 1e-3 else f"{value.value * 1e3:.3g} ms"
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value.value) >= size:
             # Memory is compared in GB/s, however fast.
             if value.unit == "B/s" and prefix == "T":
                 continue
             number = value.value / size
-            return f"{number:.{0 if number >= 100 else 1}f} {prefix}{value.unit}"
+            gap = " " if value.unit[0].islower() else ""  # GB/s, but G weights/s
+            return f"{number:.{0 if number >= 100 else 1}f} {prefix}{gap}{value.unit}"
     return f"{value.value:.3g} {value.unit}"
 
 

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from edgeq import registry
@@ -30,9 +29,9 @@ class Probed:
     complete: bool = True
 
 
-def probe_kernels(timeout: float, *, vendors: bool = False) -> Probed:
-    """Kernel rates of the installed runtimes; with `vendors` also what OpenVINO knows of GPUs and NPUs."""
-    command = [sys.executable, "-m", "edgeq.device.kernel_probe", *(["--vendors"] if vendors else [])]
+def probe_kernels(timeout: float) -> Probed:
+    """Kernel rates of the installed runtimes, and what OpenVINO knows of GPUs and NPUs."""
+    command = [sys.executable, "-m", "edgeq.device.kernel_probe"]
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, env=quiet)
@@ -57,12 +56,6 @@ def parse_lines(output: bytes, *, complete: bool) -> Probed:
     return Probed(tuple(kernels), tuple(accelerators), complete)
 
 
-def runtimes_installed() -> bool:
-    """Whether there is a runtime worth starting a process for. A runtime is registered under its package's name, so
-    the package is looked for and not imported; one registered otherwise waits for the full profile."""
-    return any(find_spec(name) is not None for name in registry.names("edgeq.runtimes") if name.isidentifier())
-
-
 def runtime_rates(name: str) -> tuple[KernelRate, ...]:
     """One runtime's kernels; none where it is not installed, or can't measure here."""
     try:
@@ -75,13 +68,10 @@ def runtime_rates(name: str) -> tuple[KernelRate, ...]:
         return ()
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     for name in registry.names("edgeq.runtimes"):
-        rates = runtime_rates(name)
-        if rates:
-            _say(Probed(kernels=rates))
-    if "--vendors" in arguments:
-        _say(Probed(accelerators=tuple(accelerator_from_openvino(values) for values in openvino_properties())))
+        _say(Probed(kernels=runtime_rates(name)))
+    _say(Probed(accelerators=tuple(accelerator_from_openvino(values) for values in openvino_properties())))
 
 
 def _say(probed: Probed) -> None:
@@ -89,4 +79,4 @@ def _say(probed: Probed) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

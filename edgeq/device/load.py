@@ -18,7 +18,7 @@ def today() -> str:
 
 
 class OthersLoad:
-    """The share of the machine (0..1) that other processes took while the block ran.
+    """The share of the machine (0..1) that others took while the block ran, this process and its children left out.
 
     Other machines on the same host show only as stolen time, so a low share is no promise.
     """
@@ -53,5 +53,6 @@ def load_now() -> float | None:
 def _sample() -> tuple[float, float, float]:
     import psutil
 
-    own = time.process_time()
+    children = os.times()  # of processes that have ended; Windows does not tell
+    own = time.process_time() + children.children_user + children.children_system
     return time.perf_counter(), busy_seconds(psutil.cpu_times()), own

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import socket
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from edgeq.device.load import BUSY, OthersLoad, load_now, today
 from edgeq.device.memory import probe_memory
 from edgeq.device.spec import Cpu, Device, Memory
 
-QUICK_SECONDS = 1.9  # the whole of a first quick measurement
-FULL_PROBE_SECONDS = 60.0
-LEAST_PROBE_SECONDS = 0.5  # less than a runtime needs to be imported
+PROBE_SECONDS = 60.0  # for all runtimes together; each should take two
 DOUBTFUL_SPREAD = 0.25
 
 
@@ -28,9 +25,9 @@ def profile_device(*, refresh: bool = False, quick: bool = True) -> Device:
 
     Args:
         refresh: measure again even when there is a kept measurement of this machine.
-        quick: under two seconds in all, runtimes' kernels only as far as they answer in time; otherwise longer
-            windows, every installed runtime's probe and the vendors' libraries. A full profile also repeats a kept
-            measurement that was doubtful, and keeps the sounder one.
+        quick: under two seconds in all, without the runtimes' kernels unless they are kept from before. Otherwise
+            longer windows, every installed runtime's probe and the vendors' libraries; a kept measurement that was
+            doubtful is then repeated and the sounder one kept.
     """
     cpu, memory = probe_cpu(), machine_memory()
     mark = cache.fingerprint(cpu, memory)
@@ -56,15 +53,12 @@ def machine_memory() -> Memory:
 
 
 def measure_quickly(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
-    start = time.perf_counter()
-    measured = measure(cpu, memory, mark, bandwidth_seconds=0.6, matmul_seconds=0.1)
-    left = QUICK_SECONDS - (time.perf_counter() - start)
-    return with_kernels(measured, left, vendors=False) if left > LEAST_PROBE_SECONDS else measured
+    """Bandwidth and fp32 rate. A runtime takes longer to load and probe than a first plan should."""
+    return measure(cpu, memory, mark, bandwidth_seconds=0.7, matmul_seconds=0.1)
 
 
 def measure_fully(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
-    measured = measure(cpu, memory, mark, bandwidth_seconds=3.0, matmul_seconds=0.5)
-    return with_kernels(measured, FULL_PROBE_SECONDS, vendors=True)
+    return with_kernels(measure(cpu, memory, mark, bandwidth_seconds=3.0, matmul_seconds=0.5))
 
 
 def improved(kept: Measured, cpu: Cpu, memory: Memory) -> Measured:
@@ -73,7 +67,7 @@ def improved(kept: Measured, cpu: Cpu, memory: Memory) -> Measured:
         again = measure_fully(cpu, memory, kept.fingerprint)
         if len(again.notes) < len(kept.notes) or again.load <= kept.load or not kept.complete:
             return again
-    return kept if kept.complete else with_kernels(kept, FULL_PROBE_SECONDS, vendors=True)
+    return kept if kept.complete else with_kernels(kept)
 
 
 def measure(
@@ -103,18 +97,20 @@ def measure(
     )
 
 
-def with_kernels(measured: Measured, timeout: float, *, vendors: bool) -> Measured:
-    """The same with what the installed runtimes' probes measured within `timeout` seconds."""
-    from edgeq.device.kernel_probe import probe_kernels, runtimes_installed
+def with_kernels(measured: Measured) -> Measured:
+    """The same with what the installed runtimes' probes measured and what the vendors' libraries told."""
+    from edgeq.device.kernel_probe import probe_kernels
 
-    if not vendors and not runtimes_installed():
-        return measured
-    probed = probe_kernels(timeout, vendors=vendors)
+    with OthersLoad() as others:
+        probed = probe_kernels(PROBE_SECONDS)
+    share = 0.0 if sys.platform == "win32" else round(others.share, 3)  # Windows counts the probe among the others
     return replace(
         measured,
+        load=max(measured.load, share),
         kernels=probed.kernels,
         accelerators=probed.accelerators,
-        complete=vendors and probed.complete,
+        notes=measured.notes or doubts(share, None),
+        complete=probed.complete,
     )
 
 

@@ -70,6 +70,8 @@ def test_units() -> None:
     assert quantity(Figure(1792e9, "B/s", "spec")) == "1792 GB/s"
     assert quantity(Figure(989e12, "FLOP/s", "spec")) == "989 TFLOP/s"
     assert quantity(Figure(12.0, "B/s", "spec")) == "12 B/s"
+    assert quantity(Figure(49.7e9, "weights/s", "measured")) == "49.7 G weights/s"
+    assert [quantity(Figure(t, "s", "measured")) for t in (7.11e-6, 0.0123)] == ["7.11 µs", "12.3 ms"]
     assert [binary(n) for n in (512, 48 << 10, 3 << 19, 25276510208)] == ["512 B", "48 KiB", "1.5 MiB", "23.5 GiB"]
     cpu = Cpu("x", "x86_64", 2, 2, caches=(Cache(1, 32768), Cache(1, 32768), Cache(3, 32 << 20, 2)))
     assert caches(cpu) == "L1 2 x 32 KiB, L3 32 MiB"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +27,7 @@ class Machine:
     """A machine whose parts a test can change; it counts its measurements."""
 
     def __init__(self) -> None:
-        self.cpu, self.memory, self.load_now = CPU, MEMORY, 0.1
+        self.cpu, self.memory, self.load_now, self.probe_load = CPU, MEMORY, 0.1, 0.0
         self.measured: list[str] = []
         self.load, self.probed = 0.0, Probed(kernels=(KERNEL,))
 
@@ -43,7 +45,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(profile, "measure", made.measure)
     monkeypatch.setattr(profile, "load_now", lambda: made.load_now)
     monkeypatch.setattr(profile, "probe_accelerators", lambda known, bandwidth: tuple(known))
-    monkeypatch.setattr("edgeq.device.kernel_probe.probe_kernels", lambda timeout, vendors: made.probed)
+    monkeypatch.setattr("edgeq.device.kernel_probe.probe_kernels", lambda timeout: made.probed)
+    monkeypatch.setattr(profile, "OthersLoad", lambda: contextlib.nullcontext(SimpleNamespace(share=made.probe_load)))
     yield made
 
 
@@ -128,8 +131,7 @@ def test_a_home_that_cannot_be_written_only_costs_time(
     assert len(machine.measured) == 2
 
 
-def test_a_full_profile_adds_the_kernels_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeq.device.kernel_probe.runtimes_installed", lambda: False)
+def test_a_full_profile_adds_the_kernels_once(machine: Machine) -> None:
     assert profile.profile_device().kernels == ()
     assert profile.profile_device(quick=False).kernels == (KERNEL,)
     machine.probed = Probed()
@@ -140,7 +142,7 @@ def test_a_full_profile_adds_the_kernels_once(machine: Machine, monkeypatch: pyt
 
 def test_kernels_that_came_too_late_are_asked_again_by_the_full_profile(machine: Machine) -> None:
     machine.probed = Probed(kernels=(), complete=False)
-    assert profile.profile_device().kernels == ()
+    assert profile.profile_device(quick=False).kernels == ()
     machine.probed = Probed(kernels=(KERNEL,))
     assert profile.profile_device(quick=False).kernels == (KERNEL,)
 
@@ -154,6 +156,11 @@ def test_a_measurement_under_load_warns_until_a_full_profile_finds_it_quiet(mach
     assert profile.profile_device().warnings == ()
 
 
+def test_kernels_probed_under_load_warn_too(machine: Machine) -> None:
+    machine.probe_load = 0.4
+    assert "other programs took 40%" in profile.profile_device(quick=False).warnings[0]
+
+
 def test_a_busier_repetition_does_not_replace_the_kept_one(machine: Machine) -> None:
     machine.load = 0.3
     profile.profile_device(quick=False)
@@ -164,7 +171,6 @@ def test_a_busier_repetition_does_not_replace_the_kept_one(machine: Machine) -> 
 def test_the_real_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The true probes with short windows: a whole Device, no vendor library needed."""
     monkeypatch.setattr("edgeq.device.bandwidth.SMALLEST_BUFFER", 64 << 20)
-    monkeypatch.setattr("edgeq.device.kernel_probe.runtimes_installed", lambda: False)
     device: Device = profile.profile_device()
     assert device.origin == "local"
     assert device.memory.read_bandwidth is not None

@@ -57,6 +57,19 @@ def test_every_kernel_reads_the_whole_buffer(monkeypatch: pytest.MonkeyPatch) ->
         part[:] = bandwidth.FILL
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "chosen"), [(1.0, 0.9, "first"), (1.0, 0.5, "second"), (1.0, 2.0, "first")]
+)
+def test_only_a_clearly_faster_kernel_replaces_the_first(
+    monkeypatch: pytest.MonkeyPatch, first: float, second: float, chosen: str
+) -> None:
+    times = {len: first, sum: second}
+    monkeypatch.setattr(bandwidth, "kernels", lambda: {"first": len, "second": sum})
+    monkeypatch.setattr(bandwidth, "_pass_seconds", lambda buffer, kernel, threads, pool: times[kernel])
+    with ThreadPoolExecutor(1) as pool:
+        assert bandwidth.fastest_kernel(np.zeros(1, np.uint8), 1, pool)[0] == chosen
+
+
 def test_every_page_is_written_before_it_is_read() -> None:
     with ThreadPoolExecutor(2) as pool:
         buffer = bandwidth.filled_buffer(10_001, 2, pool)
