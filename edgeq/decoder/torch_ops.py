@@ -39,6 +39,11 @@ class KeyValueCache:
         self.layers[layer] = (keys, values)
         return keys, values
 
+    def rewind(self, length: int) -> None:
+        """Forget every token from `length` on."""
+        self.layers = {i: (k[:, :, :length], v[:, :, :length]) for i, (k, v) in self.layers.items()} if length else {}
+        self.length = length
+
 
 class TorchOps:
     """`edgeq.decoder.ops.Ops` on torch tensors.

@@ -12,6 +12,7 @@ import onnx
 
 from edgeq import __version__
 from edgeq.artifact import MANIFEST, Artifact, describe_files
+from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
 from edgeq.decoder.rope import switch_length
@@ -23,7 +24,7 @@ from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
 from edgeq.files import new_folder, write_bytes, write_json
 from edgeq.model.spec import Attention, ModelSpec
 from edgeq.registry import Progress
-from edgeq.scheme import Scheme
+from edgeq.scheme import Grid, Scheme
 
 
 def export(
@@ -83,11 +84,17 @@ def _check(checkpoint: Weights) -> None:
             raise EdgeqError(f"onnxruntime can't rotate {layer.rope.dim} dimensions, only multiples of 16", where=where)
     if len({(x.mixer.kv_heads, x.mixer.head_dim) for x in spec.layers if isinstance(x.mixer, Attention)}) > 1:
         raise EdgeqError("layers with caches of different shapes can't be exported yet", where=where)
+    for grid in _grids(checkpoint):
+        if reason := refuses(grid):
+            raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
+
+
+def _grids(checkpoint: Weights) -> set[Grid]:
+    """The grids a checkpoint says it uses; a float source says nothing."""
+    if isinstance(checkpoint, Checkpoint):
+        return {t.grid for t in checkpoint.manifest.tensors.values()}
     scheme = getattr(checkpoint, "scheme", None)
-    if isinstance(scheme, Scheme):
-        for grid in (scheme.linear, scheme.embed, scheme.head):
-            if grid is not None and (reason := refuses(grid)):
-                raise EdgeqError(f"{scheme.name} can't be exported to onnx: {reason}", where=where)
+    return {g for g in (scheme.linear, scheme.embed, scheme.head) if g} if isinstance(scheme, Scheme) else set()
 
 
 def _write_graph(

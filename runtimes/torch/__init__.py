@@ -1,1 +1,70 @@
+"""The torch runtime: the reference decoder on an artifact's checkpoint. For comparisons, not for speed.
 
+The only runtime that stands on the core's decoder: it runs the checkpoint that an artifact was exported from, so its
+logits are what any other runtime's are measured against.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import EdgeqError
+
+if TYPE_CHECKING:
+    from edgeq.artifact import Artifact
+    from edgeq.device.spec import KernelRate
+    from edgeq.runtimes.session import TextSession
+
+_DEFAULT_CONTEXT = 4096
+
+
+class TorchRuntime:
+    name = "torch"
+
+    def missing(self) -> str | None:
+        """The packages to install, or None."""
+        absent = [p for p in ("torch", "tokenizers", "jinja2") if find_spec(p) is None]
+        return ", ".join(absent) or None
+
+    def open(self, artifact: Artifact, **options: Any) -> TextSession:
+        """Open the checkpoint that the artifact names, in float32.
+
+        Args:
+            options: `context`, most tokens of prompt and answer together; `threads` of torch's kernels.
+
+        Raises:
+            EdgeqError: a package is missing, an option unknown, the checkpoint gone or damaged.
+        """
+        if absent := self.missing():
+            raise EdgeqError(f"the reference decoder needs {absent}", hint="pip install 'edgeq[quantize]'")
+        if unknown := sorted(set(options) - {"context", "threads"}):
+            raise EdgeqError(f"the torch runtime has no option {unknown[0]!r}", hint="Known: context, threads")
+        if artifact.checkpoint is None:
+            raise EdgeqError("the artifact does not say which checkpoint it was exported from", where=artifact.path)
+        return _open(artifact, **options)
+
+    def probe(self) -> list[KernelRate]:
+        """No rates: this runtime is a reference, nothing is planned for it."""
+        return []
+
+
+def _open(artifact: Artifact, context: int | None = None, threads: int | None = None) -> TextSession:
+    import torch
+
+    from edgeq.checkpoint.open import open_weights
+    from edgeq.decoder.torch_model import TorchModel
+    from edgeq.runtimes.session import TextSession
+    from edgeq.runtimes.text import Tokenizer
+    from edgeq.runtimes.torch.engine import TorchEngine
+
+    for name, value in (("context", context), ("threads", threads)):
+        if value is not None and value < 1:
+            raise EdgeqError(f"{name} is {value}, it must be 1 or more")
+    if threads:
+        torch.set_num_threads(threads)
+    weights = open_weights(artifact.checkpoint or "")
+    longest = min(weights.spec.max_positions, context or _DEFAULT_CONTEXT)
+    engine = TorchEngine(TorchModel(weights), longest)
+    eos = weights.spec.eos_ids
+    return TextSession(engine, Tokenizer.from_folder(artifact.path), eos_ids=eos, name=artifact.name)

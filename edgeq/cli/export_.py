@@ -1,0 +1,89 @@
+"""`edgeq export`: turn a checkpoint into a runtime's artifact, and verify it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeq.artifact import Artifact
+    from edgeq.checkpoint.weights import Weights
+
+
+def command(
+    checkpoint: str = typer.Argument(
+        ..., help="A folder that `edgeq quantize` made, or a model to export unquantized."
+    ),
+    to: str = typer.Option("onnx", "--to", help="The exporter."),
+    out: Path | None = typer.Option(None, "--out", "-o", help="Folder to make [default: CHECKPOINT's name and -onnx]."),
+    force: bool = typer.Option(False, "--force", help="Replace OUT if it exists, once the new one is whole."),
+    accuracy_level: int | None = typer.Option(
+        None, "--accuracy-level", help="onnx: 4 multiplies in int8 [default], 0 in float32 (slow)."
+    ),
+    context: int | None = typer.Option(
+        None, "--context", help="Longest sequence to prepare for [default: the model's]."
+    ),
+    check: bool = typer.Option(True, "--verify/--no-verify", help="Compare the logits with the checkpoint's."),
+    as_json: bool = typer.Option(False, "--json", help="Print the artifact's manifest as JSON."),
+) -> None:
+    """Turn a checkpoint into a runtime's artifact, and verify it. Exit code 1 when the verification fails."""
+    from rich.console import Console
+
+    from edgeq.checkpoint.open import open_weights
+    from edgeq.cli.progress import steps
+    from edgeq.registry import exporter
+
+    chosen = exporter(to)
+    weights = open_weights(checkpoint)
+    target = out or _default_out(checkpoint, to)
+    given = {"accuracy_level": accuracy_level, "context": context}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    with steps("exporting", quiet=as_json) as progress:
+        artifact = chosen.export(weights, target, progress=progress, force=force, **options)
+    passed = True
+    if check:
+        artifact, passed = _verify(artifact, weights, quiet=as_json)
+    if as_json:
+        import json
+
+        print(json.dumps(artifact.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _tell(artifact, Console(), passed)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _default_out(checkpoint: str, to: str) -> Path:
+    path = Path(checkpoint).expanduser()
+    if path.exists():
+        path = path.resolve()
+        return path.with_name(f"{path.name if path.is_dir() else path.stem}-{to}")
+    return Path(f"{path.name}-{to}")
+
+
+def _verify(artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artifact, bool]:
+    """The artifact with the verification in its manifest, and whether it passed."""
+    from rich.console import Console
+
+    from edgeq.cli.progress import steps
+    from edgeq.cli.verify_ import render
+    from edgeq.measure.verify import record, verify
+
+    with steps("verifying", quiet=quiet) as progress:
+        found = verify(artifact, checkpoint=weights, progress=progress)
+    if not quiet:
+        render(artifact, found, Console())
+    return record(artifact, found), found.verdict == "pass"
+
+
+def _tell(artifact: Artifact, console: Console, passed: bool) -> None:
+    size = f"{artifact.total_bytes / 1e6:,.1f} MB in {len(artifact.files)} files"
+    console.print(f"{artifact.path}  {size}", markup=False, highlight=False, soft_wrap=True)
+    if passed:
+        console.print(f"Next: edgeq run {artifact.path}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print("[red]Do not use this artifact: its runtime computes something else.[/]", highlight=False)
