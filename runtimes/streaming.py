@@ -60,10 +60,10 @@ class StopFilter:
         if self.stopped or not text:
             return ""
         self._held += text
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if places:
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:  # the one that was complete first, so that it does not matter how the text was cut into pieces
             self.stopped = True
-            sure, self._held = self._held[: min(places)], ""
+            sure, self._held = self._held[: min(found)[1]], ""
             return sure
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep
