@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeq.errors import EdgeqError
-from edgeq.model.blocks import (
+from edgeq.model.blocks import LayersReader
+from edgeq.model.blocks_moe import (
     DeepseekReader,
     GptOssReader,
     GraniteMoeReader,
-    LayersReader,
     MambaReader,
     MixtralReader,
     QwenMoeReader,

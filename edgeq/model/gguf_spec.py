@@ -16,6 +16,7 @@ from typing import Any
 from edgeq.errors import EdgeqError
 from edgeq.model.fields import MAX_LAYERS, Fields
 from edgeq.model.gguf_file import GgufFile
+from edgeq.model.gguf_ids import end_ids, token_id
 from edgeq.model.gguf_rope import gguf_rope
 from edgeq.model.names import gguf_slices
 from edgeq.model.rope_config import mscale
@@ -64,7 +65,6 @@ _ARCHS = {
     "deepseek2": _Arch("deepseek_v2"),
     "gpt-oss": _Arch("gpt_oss", pattern=2),
 }
-_END_TEXTS = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|return|>", "<|call|>"}
 _LATENT = {"deepseek2"}
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}  # these two scale by hidden_size / heads, not by the head's width
 
@@ -283,31 +283,6 @@ class _Reader:
             router_bias=self.has(f"{at}ffn_gate_inp.bias"),
             expert_bias=self.has(f"{at}ffn_gate_exps.bias"),
         )
-
-
-def token_id(file: GgufFile, name: str) -> int | None:
-    """The id of a special token (`bos`, `eos`, `unknown`, `padding`, ...); None when the file names no such token."""
-    value = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None
-    return value if 0 <= value < len(_vocabulary(file)) else None
-
-
-def _vocabulary(file: GgufFile) -> list[Any]:
-    tokens = file.metadata.get("tokenizer.ggml.tokens")
-    return tokens if isinstance(tokens, list) else []
-
-
-def end_ids(file: GgufFile) -> tuple[int, ...]:
-    """The tokens that end an answer: those the file names, then the vocabulary's own ends of a turn.
-
-    Files often name one of several; llama.cpp goes by the texts, too.
-    """
-    named = [token_id(file, n) for n in ("eos", "eot", "eom")]
-    by_text = {text: i for i, text in enumerate(_vocabulary(file)) if isinstance(text, str) and text in _END_TEXTS}
-    if "<|return|>" in by_text:  # gpt-oss: `<|end|>` closes a message there, not the answer
-        by_text.pop("<|end|>", None)
-    return tuple(dict.fromkeys(i for i in [*named, *by_text.values()] if i is not None))
 
 
 def _own(metadata: Mapping[str, Any], arch: str) -> dict[str, Any]:

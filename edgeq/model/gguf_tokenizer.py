@@ -12,8 +12,8 @@ from typing import Any
 
 from edgeq.errors import EdgeqError
 from edgeq.model.gguf_file import GgufFile
+from edgeq.model.gguf_ids import end_ids, token_id
 from edgeq.model.gguf_pretokenizers import pre_tokenizer
-from edgeq.model.gguf_spec import end_ids, token_id
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 _SPACE = "▁"
