@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 from edgeq.device.isa import known_isa
 from edgeq.device.spec import Accelerator, Cache, Cpu, Figure, Memory
@@ -12,6 +13,7 @@ GIB = 1 << 30
 SYSCTL = ("hw", "machdep.cpu", "iogpu")
 
 
+@cache
 def read_sysctl() -> dict[str, str]:
     """All of the trees above; empty where there is no sysctl."""
     return parse_sysctl("".join(output(["sysctl", tree]) for tree in SYSCTL))

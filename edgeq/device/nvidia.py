@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeq.device.link import pcie_rate
 from edgeq.device.spec import Accelerator, Figure
+from edgeq.device.text import read_text
 
 # Dense fp16 tensor operations per SM and clock with fp32 accumulation (a multiply-add is two), by compute capability,
 # and CUDA cores per SM. From NVIDIA's architecture whitepapers (Volta, Turing, GA100, GA102, Orin, Ada, Hopper,
@@ -26,18 +27,29 @@ FP16_PER_SM = {
     (10, 0): (8192, 128),
     (12, 0): (1024, 128),
 }
+# https://developer.nvidia.com/cuda-gpus
+JETSONS = {"Orin": "8.7", "Xavier": "7.2", "TX2": "6.2", "Nano": "5.3"}
 CLOCK_SM, CLOCK_MEM = 1, 2  # nvml.h: nvmlClockType_t
 
 
 def probe_nvidia() -> tuple[Accelerator, ...]:
     """All NVIDIA cards; none where there is no driver."""
     if not _driver_present():
-        return ()
+        return jetson()
     try:
         import pynvml
     except ImportError:
+        return jetson()
+    return read_nvml(pynvml) or jetson()
+
+
+def jetson(root: Path = Path("/")) -> tuple[Accelerator, ...]:
+    """The GPU of a Jetson board, which NVML does not tell of everywhere: by the device tree's model name."""
+    model = read_text(root / "proc/device-tree/model").strip("\0\n ")
+    if "Jetson" not in model:
         return ()
-    return read_nvml(pynvml)
+    capability = next((cc for chip, cc in JETSONS.items() if chip in model), None)
+    return (Accelerator("cuda", f"{model} GPU", compute_capability=capability),)
 
 
 def _driver_present() -> bool:

@@ -6,7 +6,6 @@ import platform
 import socket
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from edgeq.device import cache
 from edgeq.device.accelerators import probe_accelerators
@@ -48,8 +47,7 @@ def machine_memory() -> Memory:
         from edgeq.device.apple import read_sysctl, unified_memory
 
         return unified_memory(memory, read_sysctl())
-    # NVIDIA's and AMD's chips with memory shared by CPU and GPU; others tell by having no memory of their own.
-    return replace(memory, unified=True) if Path("/etc/nv_tegra_release").exists() else memory
+    return memory
 
 
 def measure_quickly(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
@@ -128,15 +126,21 @@ def doubts(load: float, spread: float | None, *, measured: bool = True) -> tuple
 
 def assemble(cpu: Cpu, memory: Memory, measured: Measured) -> Device:
     """The Device from what is so now and what was measured."""
+    accelerators = probe_accelerators(measured.accelerators, measured.read_bandwidth)
+    # A CUDA chip without memory of its own (Jetson, GB10) shares the system's.
+    unified = memory.unified or any(a.kind == "cuda" and not a.memory_bytes for a in accelerators)
     return Device(
         name=socket.gethostname() or cpu.name,
         origin="local",
         os=f"{platform.system()} {platform.release()}".strip(),
         cpu=replace(cpu, fp32_matmul=measured.fp32_matmul, int8_matmul=None),
         memory=replace(
-            memory, read_bandwidth=measured.read_bandwidth, bandwidth_by_threads=measured.bandwidth_by_threads
+            memory,
+            unified=unified,
+            read_bandwidth=measured.read_bandwidth,
+            bandwidth_by_threads=measured.bandwidth_by_threads,
         ),
-        accelerators=probe_accelerators(measured.accelerators, measured.read_bandwidth),
+        accelerators=accelerators,
         kernels=measured.kernels,
         load=load_now(),
         warnings=measured.notes,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from edgeq.device.nvidia import memory_bandwidth, peak_rates, read_nvml
+from edgeq.device.nvidia import jetson, memory_bandwidth, peak_rates, read_nvml
 
 
 class NotSupported(Exception):
@@ -118,6 +119,17 @@ def _without_driver() -> Any:
         raise NotSupported("NVML Shared Library Not Found")
 
     return SimpleNamespace(nvmlInit=init)
+
+
+def test_a_jetson_without_nvml(tmp_path: Path) -> None:
+    assert jetson(tmp_path) == ()
+    model = tmp_path / "proc/device-tree/model"
+    model.parent.mkdir(parents=True)
+    model.write_text("NVIDIA Jetson Orin Nano Developer Kit\0")
+    (gpu,) = jetson(tmp_path)
+    assert (gpu.name, gpu.compute_capability) == ("NVIDIA Jetson Orin Nano Developer Kit GPU", "8.7")
+    model.write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    assert jetson(tmp_path) == ()
 
 
 def test_a_plan_imports_no_vendor_library() -> None:

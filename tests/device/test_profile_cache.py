@@ -14,7 +14,7 @@ import pytest
 from edgeq.device import cache, profile
 from edgeq.device.cache import Measured, fingerprint
 from edgeq.device.kernel_probe import Probed
-from edgeq.device.spec import Cpu, Device, Figure, KernelRate, Memory
+from edgeq.device.spec import Accelerator, Cpu, Device, Figure, KernelRate, Memory
 
 GIB = 1 << 30
 CPU = Cpu("Test CPU", "x86_64", 4, 8, ("avx2",))
@@ -166,6 +166,16 @@ def test_a_busier_repetition_does_not_replace_the_kept_one(machine: Machine) -> 
     profile.profile_device(quick=False)
     machine.load = 0.8
     assert "30%" in profile.profile_device(quick=False).warnings[0]
+
+
+def test_a_cuda_chip_without_memory_of_its_own_shares_the_systems(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile, "probe_accelerators", lambda known, bandwidth: (Accelerator("cuda", "Orin"),))
+    assert profile.profile_device().memory.unified
+    card = Accelerator("cuda", "RTX", memory_bytes=8 * GIB)
+    monkeypatch.setattr(profile, "probe_accelerators", lambda known, bandwidth: (card,))
+    assert not profile.profile_device().memory.unified
 
 
 def test_the_real_machine(monkeypatch: pytest.MonkeyPatch) -> None:
