@@ -1,4 +1,7 @@
-"""ModelSpec and its readers. Names are imported on first use, so that importing one file stays cheap."""
+"""ModelSpec and its readers. Names are imported on first use, so that importing one file stays cheap.
+
+The list of tensors is `edgeq.model.tensors.tensors`: here its name belongs to the module.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ if TYPE_CHECKING:
     from edgeq.model.catalog import known_models, size_classes
     from edgeq.model.read import read_model
     from edgeq.model.spec import ModelSpec
-    from edgeq.model.tensors import active_parameters, by_role, parameters, tensors
+    from edgeq.model.tensors import active_parameters, by_role, parameters
 
 _HOME = {
     "ModelSpec": "spec",
@@ -18,7 +21,6 @@ _HOME = {
     "parameters": "tensors",
     "read_model": "read",
     "size_classes": "catalog",
-    "tensors": "tensors",
 }
 __all__ = [
     "ModelSpec",
@@ -28,7 +30,6 @@ __all__ = [
     "parameters",
     "read_model",
     "size_classes",
-    "tensors",
 ]
 
 

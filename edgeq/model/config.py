@@ -86,10 +86,11 @@ def text_fields(data: Any, where: object = None) -> Fields:
     if inner is None:
         return outer
     kept = {k: outer.data[k] for k in ("tie_word_embeddings", "torch_dtype", "dtype") if k in outer.data}
-    for ids in ("bos_token_id", "eos_token_id", "pad_token_id", "quantization_config"):
-        if outer.has(ids):
-            kept[ids] = outer.data[ids]
-    merged = {"model_type": _WRAPPERS.get(kind, kind), **kept, **inner.data}
+    # The wrapper's special tokens are those that generation goes by.
+    ids = {k: outer.data[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id") if outer.has(k)}
+    if outer.has("quantization_config"):
+        ids["quantization_config"] = outer.data["quantization_config"]
+    merged = {"model_type": _WRAPPERS.get(kind, kind), **kept, **inner.data, **ids}
     return Fields(merged, where)
 
 
