@@ -44,9 +44,10 @@ def busy_seconds(times: Any) -> float:
 
 def load_now() -> float | None:
     """The load average of the last minute over the processors (0..1), or None where the system keeps none."""
+    average = getattr(os, "getloadavg", None)  # Windows has none
     try:
-        return min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    except (OSError, AttributeError):
+        return None if average is None else min(1.0, float(average()[0]) / (os.cpu_count() or 1))
+    except OSError:
         return None
 
 

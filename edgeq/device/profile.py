@@ -114,11 +114,11 @@ def with_kernels(measured: Measured) -> Measured:
 
 def doubts(load: float, spread: float | None, *, measured: bool = True) -> tuple[str, ...]:
     """Why a measurement should be repeated; empty when it is sound."""
-    notes = []
+    notes, again = [], "so it may do better: repeat with `edgeq profile --refresh`"
     if load > BUSY:
-        notes.append(f"other programs took {load:.0%} of the machine while it was measured: repeat with --refresh")
+        notes.append(f"other programs took {load:.0%} of the machine while it was measured, {again}")
     if spread is not None and spread > DOUBTFUL_SPREAD:
-        notes.append(f"the read bandwidth varied by ±{spread:.0%} between windows: repeat with --refresh")
+        notes.append(f"the read bandwidth varied by ±{spread:.0%} between windows, {again}")
     if not measured:
         notes.append("too little free memory to measure the read bandwidth")
     return tuple(notes)
