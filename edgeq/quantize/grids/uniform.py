@@ -176,10 +176,8 @@ def _search_groups(w: Floats, h: Floats | None, grid: Grid, axis: int) -> tuple[
     # Around the best scale, finer than the coarse step, with the zero points next to the best.
     for ratio in (1 + step * t for t in (-0.75, -0.5, -0.25, 0.25, 0.5, 0.75)):
         scale = _stored(state.scale * np.float32(ratio), grid)
-        state.try_(scale, state.zero)
-        if not grid.symmetric:
-            state.try_(scale, state.zero - 1)
-            state.try_(scale, state.zero + 1)
+        zero = state.zero
+        state.try_(scale, *([zero] if grid.symmetric else [zero, zero - 1, zero + 1]))
     for _ in range(REFITS):
         state.refit()
     return state.scale, state.zero
@@ -199,8 +197,7 @@ def _asymmetric_candidates(state: _Best, base: Floats, low: Floats, high: Floats
         scale = _stored(base * np.float32(ratio), state.grid)
         centre = (top - (low + high) / scale) / 2
         floor = np.floor(centre)
-        state.try_(scale, floor)
-        state.try_(scale, floor + 1)
+        state.try_(scale, floor, floor + 1)
 
 
 def _symmetric_candidates(state: _Best, base: Floats, low: Floats, high: Floats, ratios: list[float]) -> None:
@@ -223,34 +220,41 @@ class _Best:
         self.error = np.full(shape, np.inf, np.float32)
         self.scale = np.ones(shape, np.float32)
         self.zero = np.zeros(shape, np.float32)
-        self._x, self._q = np.empty_like(w), np.empty_like(w)
+        self._x, self._steps, self._q = np.empty_like(w), np.empty_like(w), np.empty_like(w)
 
-    def codes(self, scale: Floats, zero: Floats) -> Floats:
-        """Codes minus zero point, in a buffer that the next call overwrites; `_x` holds weight / scale."""
+    def try_(self, scale: Floats, *zeros: Floats) -> None:
+        """Take the scale with any of the zero points wherever they are better than the best so far."""
+        self._measure(scale)
+        for zero in zeros:
+            if not self.grid.symmetric:
+                zero = np.clip(zero, 0, self.top)
+            q = self._clipped(zero)
+            np.subtract(q, self._x, out=q)
+            np.multiply(q, q, out=q)
+            if self.h is not None:
+                np.multiply(q, self.h, out=q)
+            error = q.sum(self.axis, keepdims=True, dtype=np.float32) * (scale * scale)
+            better = error < self.error
+            np.copyto(self.error, error, where=better)
+            np.copyto(self.scale, scale, where=better)
+            # A new array: the caller goes on with the old one.
+            self.zero = np.where(better, zero, self.zero)
+
+    def _measure(self, scale: Floats) -> None:
+        """`_x`: the weights in steps of the scale; `_steps`: those rounded."""
         np.multiply(self.w, 1 / scale, out=self._x)
-        np.rint(self._x, out=self._q)
-        np.maximum(self._q, -zero, out=self._q)
+        np.rint(self._x, out=self._steps)
+
+    def _clipped(self, zero: Floats) -> Floats:
+        """Codes minus zero point, in a buffer that the next call overwrites."""
+        np.maximum(self._steps, -zero, out=self._q)
         np.minimum(self._q, self.top - zero, out=self._q)
         return self._q
 
-    def try_(self, scale: Floats, zero: Floats) -> None:
-        """Take (scale, zero) wherever they are better than the best so far."""
-        if not self.grid.symmetric:
-            zero = np.clip(zero, 0, self.top)
-        q = self.codes(scale, zero)
-        np.subtract(q, self._x, out=q)
-        np.multiply(q, q, out=q)
-        if self.h is not None:
-            np.multiply(q, self.h, out=q)
-        error = q.sum(self.axis, keepdims=True, dtype=np.float32) * (scale * scale)
-        better = error < self.error
-        np.copyto(self.error, error, where=better)
-        np.copyto(self.scale, scale, where=better)
-        np.copyto(self.zero, zero, where=better)
-
     def refit(self) -> None:
         """Given the best codes, the least-squares scale is sum(h w q) / sum(h q q)."""
-        q = self.codes(self.scale, self.zero)
+        self._measure(self.scale)
+        q = self._clipped(self.zero)
         weighted = q if self.h is None else q * self.h
         below = (weighted * q).sum(self.axis, keepdims=True)
         above = (weighted * self.w).sum(self.axis, keepdims=True)
