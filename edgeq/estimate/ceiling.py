@@ -7,6 +7,7 @@ multiplies: tokens/s <= matrix rate / operations. What is unknown stays None, wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edgeq.device.spec import Device, Figure
 from edgeq.estimate.formats import runtime_of, stored_tensors
@@ -48,6 +49,7 @@ def decode_bound(bandwidth: float, bytes_read: float) -> float:
     return bandwidth / bytes_read
 
 
+@lru_cache(maxsize=1024)
 def weight_bytes_read(spec: ModelSpec, scheme: Scheme, target: str | None = None, batch: int = 1) -> int:
     """Weight bytes that one decoding step of `batch` sequences reads.
 
@@ -70,6 +72,7 @@ def _used(spec: ModelSpec, t: TensorSpec, batch: int) -> float:
     return float(1 - (1 - ffn.active / ffn.experts) ** batch)
 
 
+@lru_cache(maxsize=256)
 def prefill_flop(spec: ModelSpec, prompt: int) -> float:
     """Operations to read a prompt: 2 a weight and token (the embedding looked up, the head once), and for causal
     attention 2 * 2 * heads * head_dim for each of the tokens seen before (Kaplan et al. 2020, arXiv 2001.08361)."""

@@ -11,7 +11,7 @@ from edgeq.estimate import gguf
 from edgeq.estimate.ggml import stored_type, type_bytes
 from edgeq.estimate.gguf_header import file_bytes
 from edgeq.model.spec import ModelSpec
-from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.model.tensors import TensorSpec, parameters, tensors
 from edgeq.scheme import Grid, Scheme
 
 _FLOAT_BYTES = {"onnxruntime": 4}  # norms, biases, routers: the exported ONNX graph computes in float32
@@ -99,6 +99,7 @@ def _grid_of(t: TensorSpec, scheme: Scheme) -> Grid | None:
     return scheme.linear if t.linear else None
 
 
+@lru_cache(maxsize=1024)
 def weight_bytes(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> int:
     """Bytes of all weights under `scheme` as `target`'s runtime stores them; for GGUF the whole file, header included.
 
@@ -110,7 +111,8 @@ def weight_bytes(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> 
     return sum(t.n_bytes for t in stored_tensors(spec, scheme, runtime_of(target)))
 
 
+@lru_cache(maxsize=1024)
 def bits_per_weight(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> float:
     """All stored bits over all parameters, embeddings included."""
     total = sum(t.n_bytes for t in stored_tensors(spec, scheme, runtime_of(target)))
-    return 8 * total / sum(t.numel for t in tensors(spec))
+    return 8 * total / parameters(spec)

@@ -7,6 +7,7 @@ constants come from published files; for other vocabularies an average per token
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 from edgeq.estimate.gguf import ALIGNMENT, gguf_tensors, rope_table_bytes, tensor_bytes
 from edgeq.model.spec import ModelSpec
@@ -41,13 +42,13 @@ class Header:
     source: str
 
 
-def header(spec: ModelSpec, file_type: str = "Q4_0") -> Header:
+def header(spec: ModelSpec) -> Header:
     """Size of the header; the same for every file type of a model."""
     known = KNOWN_HEADERS.get((spec.family, spec.vocab_size, spec.n_layers, spec.hidden_size))
     if known is not None:
         return Header(known, True, "the published file of this model")
     per_token = _bytes_per_token(spec)
-    size = 24 + _entries(spec, file_type) + _OTHER_METADATA + int(per_token * spec.vocab_size)
+    size = 24 + _entries(spec) + _OTHER_METADATA + int(per_token * spec.vocab_size)
     padded = -(-size // ALIGNMENT) * ALIGNMENT
     return Header(padded, False, f"{per_token:g} bytes a token, the average of published vocabularies")
 
@@ -58,15 +59,17 @@ def _bytes_per_token(spec: ModelSpec) -> float:
     return _SPM_BYTES if spec.vocab_size <= 32_100 or spec.family.startswith("gemma") else _BPE_BYTES
 
 
+@lru_cache(maxsize=256)
 def file_bytes(spec: ModelSpec, file_type: str, imatrix: bool = False) -> int:
     """Bytes of the whole file; exact when `header(spec).exact`."""
-    return header(spec, file_type).n_bytes + tensor_bytes(spec, file_type, imatrix) + rope_table_bytes(spec)
+    return header(spec).n_bytes + tensor_bytes(spec, file_type, imatrix) + rope_table_bytes(spec)
 
 
-def _entries(spec: ModelSpec, file_type: str) -> int:
+@cache
+def _entries(spec: ModelSpec) -> int:
     """An entry is a string (8 + length), the rank (4), the dimensions (8 each), the type (4) and the offset (8)."""
     total = 0
-    for t in gguf_tensors(spec, file_type):
+    for t in gguf_tensors(spec, "F16"):
         short = t.spec.name.rsplit(".", 1)[-1]
         name = _NAMES.get(short, f"attn_{short}.weight")
         prefix = len(f"blk.{t.spec.layer}.") if t.spec.layer is not None else 0

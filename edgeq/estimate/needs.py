@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from edgeq.device.spec import Figure
 from edgeq.estimate.formats import weight_bytes
 from edgeq.model.spec import ModelSpec
-from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.model.tensors import parameters, tensors
 from edgeq.scheme import Scheme
 
 SAMPLES, LENGTH = 128, 2048  # calibration text of the published GPTQ, AWQ and AutoRound recipes
@@ -42,28 +43,40 @@ def quantization_needs(spec: ModelSpec, scheme: Scheme, rate: Figure | None = No
     columns^3 for its factor and rows * columns^2 for the solve; AWQ (2306.00978) 20 grid points, 2 P n/4 each (a
     quarter of the text); AutoRound (2309.05516) 200 steps of 8 * 2048 tokens, forward and backward, 6 P a token.
     """
-    linear = [t for t in tensors(spec) if t.linear and t.role != "head"]
-    weights = sum(t.numel for t in linear)
-    flop = sum(_flop(part, linear, weights) for part in scheme.method.split("+"))
+    weights, widest = _linear(spec)
+    flop = sum(_flop(part, spec, weights) for part in scheme.method.split("+"))
     calibrated = flop > 0
-    block = max((_block(spec, i) for i in range(spec.n_layers)), default=0)
-    widest = max((t.shape[-1] for t in linear), default=0)
+    block = largest_block(spec)
     copies = {"autoround": 5, "gptq": 2}.get(scheme.method.split("+")[-1], 2)  # weight, code, gradients and moments
     ram = _PROCESS + 4 * copies * block + (3 * 4 * widest**2 if calibrated else 0)
     states = 2 * 2 * TOKENS * spec.hidden_size if calibrated else 0  # in and out, two bytes a value
-    source = 2 * sum(t.numel for t in tensors(spec))
+    source = 2 * parameters(spec)
     disk = source + states + weight_bytes(spec, scheme)
     hours, basis = _hours(weights, flop, rate)
     return Needs(ram, disk, float(flop), hours, basis)
 
 
-def _flop(method: str, linear: list[TensorSpec], weights: int) -> float:
-    if method == "gptq":
-        solve = 0.0
-        for t in linear:
+@cache
+def _linear(spec: ModelSpec) -> tuple[int, int]:
+    """Weights of all linear layers but the head, and the most columns one has."""
+    linear = [t for t in tensors(spec) if t.linear and t.role != "head"]
+    return sum(t.numel for t in linear), max((t.shape[-1] for t in linear), default=0)
+
+
+@cache
+def _gptq_flop(spec: ModelSpec) -> float:
+    """Hessian, its factor and the solve, of every linear layer."""
+    total = 0.0
+    for t in tensors(spec):
+        if t.linear and t.role != "head":
             columns = t.shape[-1]
-            solve += 2.0 * TOKENS * columns**2 + columns**3 + t.numel * columns
-        return 4.0 * weights * TOKENS + solve
+            total += 2.0 * TOKENS * columns**2 + columns**3 + t.numel * columns
+    return total
+
+
+def _flop(method: str, spec: ModelSpec, weights: int) -> float:
+    if method == "gptq":
+        return 4.0 * weights * TOKENS + _gptq_flop(spec)
     if method == "awq":
         return 4.0 * weights * TOKENS + 20 * 2.0 * weights * TOKENS / 4
     if method == "smoothquant":
@@ -71,8 +84,14 @@ def _flop(method: str, linear: list[TensorSpec], weights: int) -> float:
     return 200 * 8 * 2048 * 6.0 * weights if method == "autoround" else 0.0
 
 
-def _block(spec: ModelSpec, i: int) -> int:
-    return sum(t.numel for t in tensors(spec) if t.layer == i)
+@cache
+def largest_block(spec: ModelSpec) -> int:
+    """Weights of the largest layer."""
+    sizes = dict.fromkeys(range(spec.n_layers), 0)
+    for t in tensors(spec):
+        if t.layer is not None:
+            sizes[t.layer] += t.numel
+    return max(sizes.values(), default=0)
 
 
 def _hours(weights: int, flop: float, rate: Figure | None) -> tuple[float | None, str]:

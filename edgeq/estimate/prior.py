@@ -9,7 +9,7 @@ from edgeq.estimate.formats import runtime_of
 from edgeq.model.spec import ModelSpec, MoE
 from edgeq.scheme import Scheme
 
-Basis = Literal["measured here", "learned", "prior"]
+Basis = Literal["measured here", "learned", "kernels measured here", "prior"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ _MOE = 0.50 / 0.75  # M4 Pro: 0.50 of the ceiling for a mixture of experts, 0.75
 # llama.cpp, Llama-3.1-8B, bytes/s implied by its speed: F16 469, Q8_0 435, Q4_K_M 354, Q2_K 253 GB/s. Fewer bits mean
 # more arithmetic a byte. Relative to 4 bits:
 _BY_BITS = {16: 469 / 354, 8: 435 / 354, 6: 395 / 354, 5: 375 / 354, 4: 1.0, 3: 304 / 354, 2: 253 / 354}
+_LOOK_UP = 0.85  # IQ types look each code up in a table; assumed
 _HIGHEST = 0.9  # no runtime was seen above
 
 
@@ -46,12 +47,17 @@ def prior_share(spec: ModelSpec, scheme: Scheme, target: str) -> tuple[float, st
     share, source = _SHARES.get(target) or _SHARES.get(runtime_of(target) or "", (0.4, "30-50 % is usual"))
     bits = min(_BY_BITS, key=lambda b: abs(b - scheme.linear.bits))
     share = min(_HIGHEST, share * _BY_BITS[bits])
+    adjusted = [f"{bits} bits"] if bits != 4 else []
+    if (scheme.gguf_type or "").startswith("IQ"):
+        share *= _LOOK_UP
+        adjusted.append("look-up tables")
     if any(isinstance(layer.ffn, MoE) for layer in spec.layers):
         share *= _MOE
-    return share, source
+        adjusted.append("experts")
+    return share, source + (f", adjusted for {' and '.join(adjusted)}" if adjusted else "")
 
 
 def prior_decode(spec: ModelSpec, scheme: Scheme, target: str, ceiling_tps: float) -> Expected:
     """The prior share of a known ceiling."""
     share, source = prior_share(spec, scheme, target)
-    return Expected(share * ceiling_tps, "prior", f"{share:.0%} of the ceiling: {source}")
+    return Expected(share * ceiling_tps, "prior", f"{share:.0%} of what is possible ({source})")

@@ -169,6 +169,10 @@ class ModelSpec:
     source: str = ""  # for a size class: where its numbers come from
     estimated: tuple[str, ...] = field(default=())
 
+    def __hash__(self) -> int:
+        """Cheap: specs key the caches of every estimate, and walking all layers each time would cost more than they do."""
+        return hash((self.name, self.family, self.hidden_size, self.vocab_size, len(self.layers), self.tied))
+
     @property
     def n_layers(self) -> int:
         return len(self.layers)

@@ -22,18 +22,18 @@ INTEGER = (
 FLOAT = ("fp16", "fp32")
 
 METHODS = {"rtn", "none"}  # what `edgeq quantize` does today
-TARGETS = {"onnxruntime/cpu"}  # what `edgeq export` writes and `edgeq run` opens today
+TARGETS = {"onnxruntime/cpu", "onnxruntime/android"}  # what `edgeq export` writes for today
 
 
 def schemes() -> tuple[Scheme, ...]:
     """Every scheme considered, integer, floating and GGUF."""
-    return tuple(named_scheme(n) for n in (*INTEGER, *FLOAT, *(f"gguf-{t.lower()}" for t in GGUF_BASE)))
+    return tuple(named_scheme(n) for n in (*INTEGER, *FLOAT, *(f"gguf-{t.lower()}" for t in GGUF_BASE if t != "BF16")))
 
 
 def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     """Why edgeq can't make this artifact itself today, or None when it can. Planning does not depend on it."""
     if target not in TARGETS:
-        return f"edgeq exports to {' and '.join(sorted(TARGETS))} today"
+        return "edgeq exports to ONNX Runtime on a processor today"
     if scheme.method not in METHODS:
         return f"edgeq quantizes by round-to-nearest today, not by {scheme.method}"
     if scheme.linear.kind == "float":

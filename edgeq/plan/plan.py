@@ -177,7 +177,7 @@ def _remarks(c: Candidate, request: Request, slow: str) -> Iterator[str]:
     if c.offload:
         yield f"{c.offload.layers} of {c.offload.of} layers fit the card, the rest runs on the processor"
     if c.quality.kld > USABLE_KLD:
-        yield f"{c.quality.words}: expected KL divergence {c.quality.kld:.2f}"
+        yield f"{c.quality.words} loss of quality: expected KL divergence {c.quality.kld:.2f}"
     if request.kv_dtype and request.kv_dtype != c.footprint.kv_dtype:
         yield f"{c.target} keeps its cache in {c.footprint.kv_dtype}, not {request.kv_dtype}"
     if request.min_tps is not None and c.expected is None:
@@ -208,8 +208,7 @@ def _smaller(spec: ModelSpec) -> Iterator[ModelSpec]:
 
     found = [m for m in (catalog.find(size) for size in catalog.size_classes()) if m is not None]
     below = [m for m in found if parameters(m) < parameters(spec)]
-    for m in sorted(below, key=parameters, reverse=True):
-        yield m
+    yield from sorted(below, key=parameters, reverse=True)
 
 
 def _notes(device: Device, spec: ModelSpec, request: Request) -> Iterator[str]:

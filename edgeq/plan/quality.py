@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from edgeq.model.spec import ModelSpec
@@ -43,12 +44,12 @@ class Quality:
 
 
 _WORDS = (
-    (0.002, "as the original"),
-    (0.01, "hardly any loss"),
-    (0.03, "very small loss"),
-    (0.08, "small loss"),
-    (0.2, "noticeable loss"),
-    (0.6, "large loss"),
+    (0.002, "none"),
+    (0.01, "hardly any"),
+    (0.03, "very small"),
+    (0.08, "small"),
+    (0.2, "noticeable"),
+    (0.6, "large"),
 )
 
 _LLAMACPP = "llama.cpp's perplexity README, Llama-3-8B"
@@ -97,13 +98,18 @@ def expected_quality(spec: ModelSpec, scheme: Scheme) -> Quality:
     if scheme.linear.kind == "float" or scheme.gguf_type in {"F16", "BF16"}:
         return Quality(0.0, "lossless", "16-bit weights are the original's")
     base, kind, source = _at_8b(scheme)
-    scale = (REFERENCE_PARAMETERS / parameters(spec)) ** SIZE_EXPONENT
-    size = f"; times {scale:.2g} for {parameters(spec) / 1e9:.2g}B parameters" if abs(scale - 1) > 0.05 else ""
+    count = _parameters(spec)
+    scale = (REFERENCE_PARAMETERS / count) ** SIZE_EXPONENT
+    size = f"; times {scale:.2g} for {count / 1e9:.2g}B parameters" if abs(scale - 1) > 0.05 else ""
     return Quality(base * scale, kind, source + size)
 
 
+@cache
+def _parameters(spec: ModelSpec) -> int:
+    return parameters(spec)
+
+
 def _at_8b(scheme: Scheme) -> tuple[float, Kind, str]:
-    kind: Kind
     if scheme.gguf_type is not None:
         if scheme.gguf_type in _GGUF:
             return _GGUF[scheme.gguf_type], "published", _LLAMACPP

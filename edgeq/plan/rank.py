@@ -8,7 +8,7 @@ from edgeq.plan.candidate import Candidate
 
 READING = 10.0  # tokens/s that a reader keeps up with; more is worth less and less
 USABLE_KLD = 0.3  # a worse model is not worth its speed or size
-_KLD_WEIGHT = 6.0
+_KLD_WEIGHT = 3.5
 _MEMORY_WEIGHT = 0.3
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from edgeq.device.spec import Device
+from edgeq.estimate.ceiling import ceiling
 from edgeq.estimate.footprint import footprint
 from edgeq.estimate.pool import pool
+from edgeq.estimate.prior import prior_decode
 from edgeq.model.spec import ModelSpec
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.request import Request
+from edgeq.plan.targets import TARGETS
 from edgeq.plan.words import gb, tokens
-from edgeq.scheme import Scheme
+from edgeq.scheme import Scheme, named_scheme
 
 LEAST_CONTEXT = 256
 _WORST_KLD = 1.0
@@ -32,7 +35,7 @@ def relief(
         out += _memory(spec, request, too_large)
     else:
         out += _speed(request, usable)
-    model = _smaller_model(device, request, smaller)
+    model = _smaller_model(device, request, {c.target for c in rejected}, smaller)
     return [*out, model] if model else out
 
 
@@ -86,19 +89,30 @@ def longest_context(
     return low * LEAST_CONTEXT
 
 
-def _smaller_model(device: Device, request: Request, smaller: Iterable[ModelSpec]) -> str | None:
-    """The largest model of the list that fits in 4 bits."""
-    from edgeq.scheme import named_scheme
-
-    target = request.targets[0] if request.targets else "onnxruntime/cpu"
+def _smaller_model(
+    device: Device, request: Request, targets: Collection[str], smaller: Iterable[ModelSpec]
+) -> str | None:
+    """The largest model of the list that fits in 4 bits on one of the targets, edgeq's own first."""
+    target = min(targets, key=lambda t: (not t.startswith("onnxruntime"), t))
     scheme = named_scheme("gguf-q4_k_m" if target.startswith("llamacpp") else "rtn-int4-g32")
     memory = pool(device, target)
     if memory is None:
         return None
     room = min(memory.capacity, request.max_memory or memory.capacity)
+    kv = TARGETS[target].kv_dtype(request.kv_dtype)
     for spec in smaller:
         context = min(request.context, spec.max_positions)
-        need = footprint(spec, scheme, target, context, request.batch, "f16").total
-        if need <= room:
+        need = footprint(spec, scheme, target, context, request.batch, kv).total
+        if need <= room and _quick_enough(device, spec, scheme, target, request, kv):
             return f"Smaller model: {spec.name} needs {gb(need)} with {scheme.name} on {target}."
     return None
+
+
+def _quick_enough(device: Device, spec: ModelSpec, scheme: Scheme, target: str, request: Request, kv: str) -> bool:
+    if request.min_tps is None:
+        return True
+    context = min(request.context, spec.max_positions)
+    bound = ceiling(device, spec, scheme, target, context, request.batch, kv).decode_tps
+    if bound is None:
+        return False
+    return prior_decode(spec, scheme, target, bound).tps / request.batch >= request.min_tps

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from edgeq.errors import EdgeqError
 from edgeq.estimate.kv import KV_DTYPES
 from edgeq.plan.targets import target
 
-Objective = Literal["quality", "speed", "size", "balanced"]
 OBJECTIVES = ("quality", "speed", "size", "balanced")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|tb|kib|mib|gib|tib|k|m|g|t)?", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -35,7 +33,7 @@ class Request:
     min_tps: float | None = None
     max_memory: int | None = None
     kv_dtype: str | None = None
-    objective: Objective = "balanced"
+    objective: str = "balanced"
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

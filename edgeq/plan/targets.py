@@ -171,7 +171,8 @@ def unavailable(one: Target, device: Device) -> str | None:
     if place not in ACCELERATOR_KINDS:
         return None
     if accelerator(device, one.name) is None:
-        return "no " + " or ".join(_KINDS[k] for k in ACCELERATOR_KINDS[place]) + " here"
+        kinds = [_KINDS[k] for k in ACCELERATOR_KINDS[place]]
+        return "no GPU here" if len(kinds) > 2 else f"no {' or '.join(kinds)} here"
     chip = accelerator(device, one.name)
     if place == "npu" and chip is not None and "intel" not in chip.name.lower():
         return f"{chip.name} is not an Intel NPU"

@@ -1,0 +1,195 @@
+"""The sentences and figures of the plan's report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+
+from edgeq.device.spec import Device, Figure
+from edgeq.estimate.buffers import CHUNK
+from edgeq.estimate.kv import kv_bytes_per_token, state_bytes
+from edgeq.estimate.pool import pool
+from edgeq.model.spec import Attention, LatentAttention
+from edgeq.plan.candidate import Candidate
+from edgeq.plan.plan import Plan
+from edgeq.plan.request import Request
+from edgeq.plan.words import duration, gb, speed, tokens
+
+
+def device_line(device: Device) -> str:
+    """Processor, memory and bandwidth, each accelerator after them; markup."""
+    memory = device.memory
+    parts = [f"{memory.usable_bytes / 1e9:.1f} GB of memory free", bandwidth(memory.read_bandwidth)]
+    for chip in device.accelerators:
+        own = f" with {chip.memory_bytes / 1e9:.1f} GB, {bandwidth(chip.read_bandwidth)}" if chip.memory_bytes else ""
+        parts.append(f"{chip.name}{own}")
+    name = device.cpu.name if device.origin == "local" else device.name
+    threads = f"{device.cpu.threads} thread{'s' if device.cpu.threads != 1 else ''}"
+    return f"[bold]{escape(name)}[/], {threads}, {escape('; '.join(parts))}"
+
+
+def bandwidth(figure: Figure | None) -> str:
+    if figure is None:
+        return "read bandwidth unknown"
+    return f"reads {figure.value / 1e9:.0f} GB/s ({figure.basis})"
+
+
+def model_line(plan: Plan) -> str:
+    """Name, size and shape; markup."""
+    spec = plan.model
+    total = f"{plan.parameters / 1e9:.2f}B parameters"
+    if plan.active_parameters < 0.95 * plan.parameters:
+        total += f", {plan.active_parameters / 1e9:.1f}B active"
+    kinds = "tied embedding, " if spec.tied else ""
+    source = f" [dim]({escape(spec.source)})[/]" if spec.source and len(spec.source) < 60 else ""
+    shape = f"{spec.n_layers} layers, {kinds}made for {tokens(spec.max_positions)}"
+    return f"[bold]{escape(spec.name)}[/], {total}, {shape}{source}"
+
+
+def asked(request: Request) -> str:
+    parts = [f"{tokens(request.context)} of context"]
+    if request.batch > 1:
+        parts.append(f"{request.batch} sequences at once")
+    if request.min_tps is not None:
+        parts.append(f"at least {request.min_tps:g} tok/s")
+    if request.max_memory is not None:
+        parts.append(f"at most {gb(request.max_memory)}")
+    if request.kv_dtype is not None:
+        parts.append(f"{request.kv_dtype} cache")
+    return ", ".join(parts)
+
+
+def why(plan: Plan, c: Candidate) -> str:
+    """The advice in two or three sentences."""
+    need = c.footprint.total
+    where = "the card's" if c.offload is None and _dedicated(plan, c) else "the"
+    if c.offload:
+        first = (
+            f"{c.offload.layers} of {c.offload.of} layers fit the card; the other {gb(c.offload.cpu_bytes)} "
+            "stay with the processor."
+        )
+    else:
+        room = "with room to spare" if need < 0.7 * c.capacity else "with little to spare"
+        first = f"It takes {gb(need)} of {where} {gb(c.capacity)} there is, {room}."
+    pace = ""
+    if c.expected:
+        each = c.expected.tps / plan.request.batch
+        pace = f" Expect about {speed(each)}{' each' if plan.request.batch > 1 else ''}, {_pace(each)}."
+    loss = f" Expected loss of quality: {c.quality.words} (KL divergence about {c.quality.kld:.2g})."
+    remarks = "".join(f" {r[:1].upper()}{r[1:]}." for r in c.reasons if not r.endswith("on the processor"))
+    return first + pace + loss + remarks + _better(plan, c)
+
+
+def _dedicated(plan: Plan, c: Candidate) -> bool:
+    memory = pool(plan.device, c.target)
+    return memory is not None and memory.dedicated and plan.request.max_memory is None
+
+
+def _pace(tps: float) -> str:
+    if tps < 3:
+        return "slower than reading aloud"
+    if tps < 8:
+        return "about as fast as slow reading"
+    return "as fast as reading" if tps < 20 else "faster than reading"
+
+
+def _better(plan: Plan, c: Candidate) -> str:
+    first = plan.candidates[0]
+    if first is c or first.not_yet is None:
+        return ""
+    return f" {first.scheme.name} on {first.target} ranks higher, but can't be made yet: {first.not_yet}."
+
+
+def arithmetic(plan: Plan, c: Candidate) -> Iterator[tuple[str, str, str]]:
+    """(part, amount, how it comes about) of the memory, the total last."""
+    need, request = c.footprint, plan.request
+    bits = f"{plan.parameters / 1e9:.2f}B weights at {c.bits_per_weight:.2f} bits"
+    yield "weights", gb(need.weights), bits + (", with the file's header" if c.scheme.gguf_type else "")
+    yield "KV cache", gb(need.kv_cache), _cache_words(plan, c)
+    yield "buffers", gb(need.activations), f"a prompt is read {min(CHUNK, request.context)} tokens at a time"
+    yield "runtime", gb(need.overhead), need.overhead_basis
+    spare = c.capacity - need.total
+    end = f"{gb(spare)} to spare" if spare >= 0 else f"{gb(-spare)} on the processor's side"
+    yield "total", gb(need.total), f"of {gb(c.capacity)}: {end}"
+
+
+def _cache_words(plan: Plan, c: Candidate) -> str:
+    spec, request = plan.model, plan.request
+    each = kv_bytes_per_token(spec, kv_dtype=c.footprint.kv_dtype, target=c.target)
+    if each == 0:
+        return "recurrent state only, the same at any context"
+    words = f"{tokens(request.context)} x {each:,} bytes, {c.footprint.kv_dtype}"
+    if request.batch > 1:
+        words += f", x {request.batch} sequences"
+    held = each * request.context * request.batch
+    if any(isinstance(x.mixer, Attention) and x.mixer.window for x in spec.layers):
+        words += (
+            "; sliding layers keep their window" if c.footprint.kv_cache < held else "; kept whole for sliding layers"
+        )
+    if any(isinstance(x.mixer, LatentAttention) for x in spec.layers):
+        words += "; latent attention"
+    return words + ("; and recurrent state" if state_bytes(spec) else "")
+
+
+def speed_lines(plan: Plan, c: Candidate) -> Iterator[tuple[str, str]]:
+    bound = c.ceiling
+    each_token = bound.weight_bytes_read + bound.kv_bytes_read
+    if c.offload and c.offload.decode_tps:
+        yield "at most", f"{speed(c.offload.decode_tps)}: card and processor read their parts in turn"
+    elif bound.decode_tps and bound.bandwidth:
+        yield (
+            "at most",
+            (
+                f"{speed(bound.decode_tps)} = {bound.bandwidth.value / 1e9:.1f} GB/s ({bound.bandwidth.basis}) / "
+                f"{gb(each_token)} read a token, the context full; {speed(bound.decode_tps_empty)} when it is empty"
+            ),
+        )
+    if c.expected:
+        yield "expected", f"{speed(c.expected.tps)} ({c.expected.basis}): {c.expected.detail}"
+    if bound.prefill_tps and bound.ttft_s:
+        first = f"the first word of {bound.prompt} tokens of prompt takes {_seconds(bound.ttft_s)} or more"
+        yield "prompt", f"at most {speed(bound.prefill_tps)}: {first}"
+    for reason in bound.missing:
+        yield "unknown", reason
+    quality = "published" if c.quality.kind == "published" else c.quality.kind
+    yield "quality", f"KL divergence about {c.quality.kld:.2g}, {quality}: {c.quality.source}"
+    needs = c.footprint.quantization
+    if c.scheme.method not in {"none", "llama.cpp"}:
+        hours = f", about {duration(needs.hours)}" if needs.hours is not None else ""
+        yield "to make it", f"{gb(needs.ram)} of memory, {gb(needs.disk)} of disk{hours}"
+
+
+def _seconds(s: float) -> str:
+    return f"{s * 1000:.0f} ms" if s < 1 else f"{s:.1f} s" if s < 20 else duration(s / 3600)
+
+
+def out_lines(plan: Plan) -> Iterator[str]:
+    """Rejected candidates grouped by reason, and the targets this device can't run."""
+    grouped: dict[str, list[Candidate]] = {}
+    for c in plan.rejected:
+        grouped.setdefault(c.short, []).append(c)
+    for short, members in grouped.items():
+        yield f"{_named(members)}: {short}{_example(short, members)}."
+    absent: dict[str, list[str]] = {}
+    for name, reason in plan.absent:
+        if plan.request.targets or not name.endswith("/android"):
+            absent.setdefault(reason, []).append(name)
+    if absent:
+        yield "; ".join(f"{', '.join(names)}: {reason}" for reason, names in absent.items()) + "."
+
+
+def _example(short: str, members: list[Candidate]) -> str:
+    if short not in {"too large", "too slow"}:
+        return ""
+    nearest = min(members, key=lambda c: c.footprint.total)
+    who = "it" if len(members) == 1 else f"{nearest.scheme.name} on {nearest.target}"
+    return f"; {who} {nearest.reasons[0]}" if short == "too large" else f"; {who}: {nearest.reasons[0]}"
+
+
+def _named(members: list[Candidate]) -> str:
+    """`fp32, fp16 on openvino/cpu, onnxruntime/cpu`."""
+    names = list(dict.fromkeys(c.scheme.name for c in members))
+    targets = list(dict.fromkeys(c.target for c in members))
+    listed = ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more"
+    return f"{listed} on {', '.join(targets)}"
