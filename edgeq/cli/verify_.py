@@ -87,18 +87,20 @@ def render(artifact: Artifact, found: Verification, console: Console) -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("")
-    for name in ("tokens", "mean KL", "p99 KL", "max KL", "top-1", "top-5", "perplexity"):
+    for name in ("tokens", "mean KL", "p99 KL", "max KL", "top-1", "perplexity"):
         table.add_column(name, justify="right")
-    table.add_row("against checkpoint", *_row(found.checkpoint))
+    if found.text is not None:
+        table.add_row("checkpoint, text", *_row(found.text))
+    table.add_row("checkpoint, random", *_row(found.random))
     if found.steps is not None:
         table.add_row("step by step", *_row(found.steps))
     if found.original is not None:
-        table.add_row("against original", *_row(found.original))
+        table.add_row("original, text", *_row(found.original))
     console.print(
         f"[bold]{escape(artifact.name)}[/]  {escape(artifact.scheme)}  on {artifact.runtime}", highlight=False
     )
     console.print(table)
-    limits = f"mean KL below {found.limits.mean_kl:g} nats, top-1 above {found.limits.top1:.0%}"
+    limits = f"mean KL {found.limits.mean_kl:g} nats, top-1 {found.limits.top1:.0%}"
     console.print(f"[dim]Limits with {found.path} activations: {limits}.[/]", highlight=False)
     if found.verdict == "pass":
         console.print("[green]✓ The artifact computes what the checkpoint says.[/]")
@@ -107,12 +109,11 @@ def render(artifact: Artifact, found: Verification, console: Console) -> None:
 
 
 def _row(d: Divergence) -> tuple[str, ...]:
-    perplexity = "" if d.perplexity is None else f"{d.perplexity:.2f}"
+    perplexity = "" if d.perplexity is None else f"{d.perplexity:,.1f}"
     return (
         str(d.tokens),
         *(_nats(value) for value in (d.mean_kl, d.p99_kl, d.max_kl)),
         f"{d.top1:.1%}",
-        f"{d.top5:.1%}",
         perplexity,
     )
 

@@ -2,11 +2,12 @@
 
 The runtime's logits are compared with the reference decoder's on the dequantized checkpoint, on a short varied text and
 on random tokens, in one pass and token by token through the runtime's cache. What is left between the two is the
-runtime's arithmetic, so it must be tiny, whatever the quantization cost:
+runtime's arithmetic, so it must be small, whatever the quantization cost:
 
 - float activations: float32 rounding and the order of sums, below `FLOAT_LIMITS`.
 - int8 activations (`accuracy_level` 4, or a scheme with 8-bit activations): every matmul rounds its input to 8 bits per
-  group, about 0.5 % relative error each, below `INT8_LIMITS`.
+  group. SmolLM2-135M, which is as sensitive as small models are, shows 0.008 nats on text and 0.14 on random tokens,
+  where no answer is likely and small errors turn everything. `INT8_LIMITS` leaves a few times that.
 
 A graph with one wrong scale, a swapped head or a cache off by one is far outside of either: KL of 1 nat and more.
 """
@@ -41,15 +42,16 @@ STEPS = 24  # tokens decoded one by one
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an artifact must keep to pass: mean KL in nats, and the share of equal likeliest tokens."""
+    """What an artifact must keep to pass: mean KL in nats on text (also step by step against one pass), the share of
+    positions with the same likeliest token there, and mean KL on random tokens."""
 
     mean_kl: float
     top1: float
-    step_kl: float  # between one pass and step by step, mean
+    random_kl: float
 
 
-FLOAT_LIMITS = Limits(mean_kl=1e-4, top1=0.98, step_kl=1e-4)
-INT8_LIMITS = Limits(mean_kl=2e-2, top1=0.90, step_kl=2e-2)
+FLOAT_LIMITS = Limits(mean_kl=1e-4, top1=0.98, random_kl=1e-3)
+INT8_LIMITS = Limits(mean_kl=0.05, top1=0.85, random_kl=0.6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Verification:
     Attributes:
         verdict: `pass` or `fail`; `reasons` say why it failed.
         path: which limits apply: `float` or `int8` activations.
-        checkpoint: the artifact against the dequantized checkpoint; over text and random tokens.
+        text, random: the artifact against the dequantized checkpoint, on text (None where the session has no
+            tokenizer) and on random tokens.
         steps: decoding token by token against one pass, both through the runtime; None where the runtime gives no
             engine to step.
         original: the artifact against the unquantized model, on the text: what quantization cost. None unless asked.
@@ -69,7 +72,8 @@ class Verification:
     reasons: tuple[str, ...]
     path: Literal["float", "int8"]
     limits: Limits
-    checkpoint: Divergence
+    text: Divergence | None
+    random: Divergence
     steps: Divergence | None
     original: Divergence | None
     date: str
@@ -92,7 +96,7 @@ def verify(
         original: the unquantized model, for the loss of the quantization itself.
         text: instead of the built-in passages.
         tokens: at most so many of text.
-        kld_limit: mean KL in nats, instead of the default of the artifact's path.
+        kld_limit: mean KL on text in nats, instead of the default of the artifact's path.
 
     Raises:
         EdgeqError: the artifact can't be opened, or is of another model than the checkpoint.
@@ -104,9 +108,10 @@ def verify(
     try:
         texts = text_sequences(session, artifact, text, tokens)
         noise = random_tokens(checkpoint.spec.vocab_size, min(RANDOM_TOKENS, _context(artifact)))
-        total = len(texts) * (2 if original else 1) + 2
-        count = _Counter(progress, total)
-        against = _compare(session, TorchModel(checkpoint), [*texts, noise], count)
+        count = _Counter(progress, len(texts) * (2 if original else 1) + 2)
+        reference = TorchModel(checkpoint)
+        on_text = _compare(session, reference, texts, count) if texts else None
+        on_noise = _compare(session, reference, [noise], count)
         steps = step_divergence(session, (texts or [noise])[0])
         count("step by step")
         loss = _compare(session, TorchModel(original), texts or [noise], count) if original else None
@@ -115,21 +120,27 @@ def verify(
     path = activation_path(artifact)
     limits = INT8_LIMITS if path == "int8" else FLOAT_LIMITS
     limits = limits if kld_limit is None else replace(limits, mean_kl=kld_limit)
-    reasons = tuple(judge(against, steps, limits))
+    reasons = (*judge(on_text, on_noise, limits), *judge_steps(steps, limits))
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Verification("fail" if reasons else "pass", reasons, path, limits, against, steps, loss, date)
+    return Verification("fail" if reasons else "pass", reasons, path, limits, on_text, on_noise, steps, loss, date)
 
 
-def judge(against: Divergence, steps: Divergence | None, limits: Limits) -> Iterator[str]:
+def judge(text: Divergence | None, noise: Divergence, limits: Limits) -> Iterator[str]:
     """What is outside the limits, in words."""
-    if against.broken:
-        yield f"the runtime gives logits that are not numbers at {against.broken} of {against.tokens} positions"
-    elif against.mean_kl > limits.mean_kl:
-        yield f"mean KL divergence {against.mean_kl:.2g} nats, the limit is {limits.mean_kl:.2g}"
-    if against.top1 < limits.top1:
-        yield f"the likeliest token agrees at {against.top1:.1%} of positions, the limit is {limits.top1:.0%}"
-    if steps is not None and steps.mean_kl > limits.step_kl:
-        yield f"decoding step by step differs from one pass by {steps.mean_kl:.2g} nats, the limit {limits.step_kl:.2g}"
+    for what, found, limit in (("text", text, limits.mean_kl), ("random tokens", noise, limits.random_kl)):
+        if found is None:
+            continue
+        if found.broken:
+            yield f"on {what} {found.broken} of {found.tokens} positions have logits that are not numbers"
+        elif found.mean_kl > limit:
+            yield f"on {what} the mean KL divergence is {found.mean_kl:.2g} nats, the limit {limit:.2g}"
+    if text is not None and text.top1 < limits.top1:
+        yield f"the likeliest token agrees at {text.top1:.1%} of positions, the limit is {limits.top1:.0%}"
+
+
+def judge_steps(steps: Divergence | None, limits: Limits) -> Iterator[str]:
+    if steps is not None and steps.mean_kl > limits.mean_kl:
+        yield f"decoding step by step differs from one pass by {steps.mean_kl:.2g} nats, the limit {limits.mean_kl:.2g}"
 
 
 def activation_path(artifact: Artifact) -> Literal["float", "int8"]:

@@ -25,9 +25,10 @@ def test_a_right_artifact_passes_by_a_wide_margin(artifact: Artifact, checkpoint
     seen: list[tuple[int, int, str]] = []
     found = verify(artifact, checkpoint=checkpoint, progress=lambda *step: seen.append(step))
     assert (found.verdict, found.reasons, found.path, found.limits) == ("pass", (), "int8", INT8_LIMITS)
-    assert found.checkpoint.tokens > 900 and found.checkpoint.perplexity is not None
-    assert 0 < found.checkpoint.mean_kl < INT8_LIMITS.mean_kl / 5
-    assert found.steps is not None and found.steps.mean_kl < INT8_LIMITS.step_kl / 5
+    assert found.text is not None and found.text.tokens > 900 and found.text.perplexity is not None
+    assert 0 < found.text.mean_kl < INT8_LIMITS.mean_kl / 5
+    assert 0 < found.random.mean_kl < INT8_LIMITS.random_kl / 5
+    assert found.steps is not None and found.steps.mean_kl < INT8_LIMITS.mean_kl / 5
     assert found.original is None
     assert [done for done, _, _ in seen] == list(range(1, len(seen) + 1))
     assert seen[-1][0] == seen[-1][1]
@@ -37,19 +38,21 @@ def test_float_activations_are_held_to_float_rounding(checkpoint: Weights, tmp_p
     exact = exporter("onnx").export(checkpoint, tmp_path / "exact", accuracy_level=0)
     found = verify(exact, checkpoint=checkpoint)
     assert (found.verdict, found.path, found.limits) == ("pass", "float", FLOAT_LIMITS)
-    assert found.checkpoint.max_kl < 1e-8 and found.checkpoint.top1 == 1.0
+    assert found.text is not None and found.text.top1 == 1.0
+    assert max(found.text.max_kl, found.random.max_kl) < 1e-8
 
 
 def test_the_original_shows_what_quantization_cost(artifact: Artifact, checkpoint: Weights, original: Weights) -> None:
     found = verify(artifact, checkpoint=checkpoint, original=original)
     assert found.verdict == "pass"
-    assert found.original is not None and found.original.mean_kl > 10 * found.checkpoint.mean_kl
+    assert found.original is not None and found.text is not None
+    assert found.original.mean_kl > 10 * found.text.mean_kl
 
 
 def test_weights_of_another_model_fail(artifact: Artifact, other: Weights) -> None:
     found = verify(artifact, checkpoint=other)
     assert found.verdict == "fail"
-    assert any("mean KL divergence" in reason for reason in found.reasons)
+    assert any("on text the mean KL divergence" in reason for reason in found.reasons)
     assert any("likeliest token agrees" in reason for reason in found.reasons)
 
 
@@ -103,7 +106,7 @@ def test_a_cache_that_forgets_fails_step_by_step_alone(
     found = verify(artifact, checkpoint=checkpoint)
     assert found.verdict == "fail"
     assert len(found.reasons) == 1 and found.reasons[0].startswith("decoding step by step differs")
-    assert found.checkpoint.tokens == verify_module.RANDOM_TOKENS  # no tokenizer: random tokens alone
+    assert found.text is None and found.random.tokens == verify_module.RANDOM_TOKENS  # no tokenizer
 
 
 def test_logits_that_are_not_numbers_fail(
@@ -115,8 +118,8 @@ def test_logits_that_are_not_numbers_fail(
 
     stubbed(monkeypatch, artifact, spoil)
     found = verify(artifact, checkpoint=checkpoint)
-    assert found.verdict == "fail" and found.checkpoint.broken == 1
-    assert "not numbers at 1 of 64 positions" in found.reasons[0]
+    assert found.verdict == "fail" and found.random.broken == 1
+    assert "on random tokens 1 of 64 positions have logits that are not numbers" in found.reasons
     json.dumps(to_json(found), allow_nan=False)
 
 
@@ -131,12 +134,12 @@ def test_logits_of_the_wrong_shape_are_an_error(
 def test_a_stricter_limit_is_the_users(artifact: Artifact, checkpoint: Weights) -> None:
     found = verify(artifact, checkpoint=checkpoint, kld_limit=1e-9, tokens=40)
     assert found.verdict == "fail" and found.limits.mean_kl == 1e-9
-    assert found.checkpoint.tokens == 40 + verify_module.RANDOM_TOKENS
+    assert found.text is not None and found.text.tokens == 40
 
 
 def test_the_users_text_is_cut_to_the_context(artifact: Artifact, checkpoint: Weights) -> None:
     found = verify(artifact, checkpoint=checkpoint, text="grüße " * 200, tokens=300)
-    assert found.verdict == "pass" and found.checkpoint.tokens == 300 + verify_module.RANDOM_TOKENS
+    assert found.verdict == "pass" and found.text is not None and found.text.tokens == 300
     with pytest.raises(EdgeqError, match="too short"):
         verify(artifact, checkpoint=checkpoint, text="x")
 
