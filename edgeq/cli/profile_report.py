@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from edgeq.device.cache import home
+from edgeq.device.cache import folder
 from edgeq.device.spec import Accelerator, Cpu, Device, Figure, KernelRate, Memory
 
 GIB = 1 << 30
@@ -29,7 +29,7 @@ def print_device(device: Device) -> None:
     for warning in device.warnings:
         console.print(_table([("[yellow]![/]", escape(warning))], gap=1))
     if device.origin == "local":
-        console.print(f"[dim]Kept in {escape(str(home() / 'profile'))}; --refresh measures again.[/]", soft_wrap=True)
+        console.print(f"[dim]Kept in {escape(str(folder()))}; --refresh measures again.[/]", soft_wrap=True)
 
 
 def _table(rows: list[Row], gap: int = 2) -> Table:

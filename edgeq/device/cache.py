@@ -15,6 +15,7 @@ from edgeq.device.spec import Accelerator, Cpu, Figure, KernelRate, Memory
 from edgeq.errors import EdgeqError
 from edgeq.files import write_json
 from edgeq.jsonable import from_json, to_json
+from edgeq.store import cache_home
 
 VERSION = 1  # raise it when a measurement changes its meaning: older files are then measured anew
 
@@ -50,18 +51,14 @@ def fingerprint(cpu: Cpu, memory: Memory) -> dict[str, str]:
     }
 
 
-def home() -> Path:
-    """Where edgeq keeps what it measured: `EDGEQ_HOME`, or the user's cache folder."""
-    if os.environ.get("EDGEQ_HOME"):
-        return Path(os.environ["EDGEQ_HOME"])
-    from platformdirs import user_cache_path
-
-    return user_cache_path("edgeq", appauthor=False)
+def folder() -> Path:
+    """Where the measurements are kept."""
+    return cache_home() / "profile"
 
 
 def path_for(mark: dict[str, str]) -> Path:
     digest = hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:16]
-    return home() / "profile" / f"{digest}.json"
+    return folder() / f"{digest}.json"
 
 
 def read(mark: dict[str, str]) -> Measured | None:
