@@ -24,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from edgeq.errors import EdgeqError
 
         return EdgeqError
+    if name in ("plan", "quantize"):  # packages that can be called, see edgeq.callable_package
+        from importlib import import_module
+
+        return import_module(f"edgeq.{name}")
     if name in __all__:
         from edgeq import api
 

@@ -5,10 +5,10 @@ The core never imports an exporter or a runtime by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from edgeq.errors import EdgeqError
 
@@ -24,15 +24,32 @@ Progress = Callable[[int, int, str], None]  # done, total, what
 
 
 class Session(Protocol):
-    """An artifact opened by its runtime. The same for every runtime."""
+    """An artifact opened by its runtime. The same for every runtime; the options are told at
+    `edgeq.runtimes.session.TextSession`.
 
-    def generate(self, prompt: str, **options: Any) -> str: ...
-    def stream(self, prompt: str, **options: Any) -> Iterator[str]: ...
+    Attributes:
+        stats: what the last generation did: `prompt_tokens`, `new_tokens`, `ttft_s`, `prefill_tps`, `decode_tps`, ...
+        tokenizer: `encode`, `decode`, `render`.
+        messages: the conversation that `chat` continues.
+    """
+
+    stats: Any
+    tokenizer: Any
+    messages: list[Mapping[str, Any]]
+
+    def generate(self, prompt: str | Sequence[int], **options: Any) -> str: ...
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]: ...
+    def chat(self, messages: str | Sequence[Mapping[str, Any]], **options: Any) -> str: ...
+    def stream_chat(self, messages: str | Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]: ...
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """float32 (len(ids), vocab): the logits after each token of a fresh sequence."""
         ...
 
+    def cancel(self) -> None: ...
+    def reset(self) -> None: ...
     def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
 
 
 @runtime_checkable

@@ -22,13 +22,11 @@ class Engine(Protocol):
     Attributes:
         context: how many tokens the sequence may have.
         chunk: how many tokens `prefill` should be given at once (bounds the memory of activations and logits).
-        threads: of the kernels; 0 when unknown.
         position: how many tokens the cache holds now.
     """
 
     context: int
     chunk: int
-    threads: int
 
     @property
     def position(self) -> int: ...

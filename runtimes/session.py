@@ -56,7 +56,7 @@ class TextSession:
     @property
     def threads(self) -> int:
         """Threads of the kernels, 0 when unknown."""
-        return self.engine.threads
+        return int(getattr(self.engine, "threads", 0))
 
     @property
     def engine(self) -> Engine:

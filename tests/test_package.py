@@ -22,6 +22,7 @@ FLOORS = {
     "edgeq.errors": 0,
     "edgeq.__main__": 6,
     "edgeq.jsonable": 0,
+    "edgeq.callable_package": 0,
     "edgeq.files": 0,
     "edgeq.model": 1,
     "edgeq.device": 1,
