@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from edgeq.decoder.torch_model import TorchModel
 
@@ -18,6 +19,7 @@ class TorchEngine:
     def __init__(self, model: TorchModel, context: int) -> None:
         self.context = context
         self.chunk = min(_CHUNK, context)
+        self.threads = torch.get_num_threads()
         self._model = model
         self._cache = model.start()
 
