@@ -142,8 +142,8 @@ def _next(out: Console, plan: Plan) -> None:
     best = plan.recommended
     if best is not None:
         _heading(out, "Next")
-    if plan.next_command:
-        out.print(f"  [bold cyan]{escape(plan.next_command)}[/]", soft_wrap=True)
-    elif best is not None:
+    for command in plan.next_commands:
+        out.print(f"  [bold cyan]{escape(command)}[/]", soft_wrap=True)
+    if not plan.next_commands and best is not None:
         out.print(Padding(escape(f"{best.not_yet}: make this one with its runtime's own tools."), (0, 0, 0, 2)))
     out.print()

@@ -72,13 +72,23 @@ def why(plan: Plan, c: Candidate) -> str:
     else:
         room = "with room to spare" if need < 0.7 * c.capacity else "with little to spare"
         first = f"It takes {gb(need)} of {where} {gb(c.capacity)} there is, {room}."
-    pace = ""
-    if c.expected:
-        each = c.expected.tps / plan.request.batch
-        pace = f" Expect about {speed(each)}{' each' if plan.request.batch > 1 else ''}, {_pace(each)}."
+    pace = _expect(plan, c)
     loss = f" Expected loss of quality: {c.quality.words} (KL divergence about {c.quality.kld:.2g})."
     remarks = "".join(f" {r[:1].upper()}{r[1:]}." for r in c.reasons if not r.endswith("on the processor"))
     return first + pace + loss + remarks + _better(plan, c)
+
+
+def _expect(plan: Plan, c: Candidate) -> str:
+    if c.expected is None:
+        return " How fast it will be is unknown."
+    batch = plan.request.batch
+    each = c.expected.tps / batch
+    first = c.expected_short.tps / batch if c.expected_short else each
+    all_of_them = " for each sequence" if batch > 1 else ""
+    if first < 1.15 * each:
+        return f" Expect about {speed(each)}{all_of_them}, {_pace(each)}."
+    later = f"{speed(each)} once all {tokens(plan.request.context)} are in use"
+    return f" Expect about {speed(first)}{all_of_them} at first, {_pace(first)}, and {later}."
 
 
 def _dedicated(plan: Plan, c: Candidate) -> bool:

@@ -19,7 +19,8 @@ Verdict = Literal["fits", "tight", "offload", "rejected"]
 class Candidate:
     """Attributes:
     capacity: bytes it may take; `footprint.total` above it does not fit.
-    expected: tokens/s of all sequences together with the context full; None when nothing is known.
+    expected: tokens/s of all sequences together with the context full, and after a short prompt
+        (`expected_short`); None when nothing is known.
     not_yet: why edgeq can't make this artifact itself today; None when it can.
     reasons: why it ranks where it does, or why it is out; the first says it best.
     short: a few words for a table, of a rejected one.
@@ -32,6 +33,7 @@ class Candidate:
     capacity: int
     ceiling: Ceiling
     expected: Expected | None
+    expected_short: Expected | None
     quality: Quality
     bits_per_weight: float
     not_yet: str | None

@@ -1,4 +1,8 @@
-"""Expected speed: first what was measured here, then what this device taught, then the runtime's model or a prior."""
+"""Expected speed: measured here; else the sum of kernels timed here; else what this device taught; else a prior.
+
+The sum over kernels comes before the share learned from other models: it knows that a small model spends its time
+elsewhere than a large one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.estimate.ceiling import ceiling
 from edgeq.estimate.prior import Expected, prior_decode
+from edgeq.estimate.speed import decode_parts, expected_decode
 from edgeq.store import Store
 
 if TYPE_CHECKING:
@@ -34,6 +39,7 @@ class Experience:
         """Expected tokens/s with `context` tokens in the cache; None when nothing at all is known."""
         if batch == 1:
             here = self._measured(spec, scheme, target, context, ceiling_tps, kv)
+            here = here or self._kernels(spec, scheme, target, context)
             if here is not None:
                 return here
         if ceiling_tps is None:
@@ -61,6 +67,11 @@ class Experience:
         ratio = ceiling_tps / at_seen if ceiling_tps and at_seen else 1.0
         moved = f", brought from {seen:,} to {context:,} tokens" if abs(ratio - 1) > 0.02 else ""
         return Expected(tps * ratio, "measured here", f"{tps:.1f} tok/s on {last.date[:10]}{moved}")
+
+    def _kernels(self, spec: ModelSpec, scheme: Scheme, target: str, context: int) -> Expected | None:
+        if decode_parts(self.device, spec, scheme, target, context=context) is None:
+            return None
+        return expected_decode(self.device, spec, scheme, target, context=context)
 
     def _learned(self, scheme: Scheme, target: str, ceiling_tps: float) -> Expected | None:
         """The median share of the ceiling that this target reached here with other models."""

@@ -26,6 +26,7 @@ from edgeq.plan.targets import TARGETS, Target, unavailable
 from edgeq.plan.words import gb
 from edgeq.scheme import Scheme
 
+SHORT = 256  # tokens in the cache at the start of a chat
 TIGHT = 0.9  # above this share of the memory, other programs will feel it
 
 
@@ -36,7 +37,7 @@ class Plan:
     rejected: those that don't, with their reasons; the nearest to fitting first.
     absent: targets that this device can't run at all, with the reason.
     recommended: the best candidate edgeq can make today, else the best of all; None when nothing fits.
-    next_command: what to type next; None when edgeq can't make any candidate.
+    next_commands: what to type next, in order; empty when edgeq can't make any candidate.
     relief: with no candidate, what would have to give.
     notes: what to know about the plan as a whole.
     """
@@ -50,7 +51,7 @@ class Plan:
     rejected: tuple[Candidate, ...]
     absent: tuple[tuple[str, str], ...]
     recommended: Candidate | None
-    next_command: str | None
+    next_commands: tuple[str, ...]
     relief: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -78,7 +79,7 @@ def make_plan(device: Device, spec: ModelSpec, request: Request, experience: Exp
         rejected=tuple(rejected),
         absent=tuple((name, why) for name, why in missing.items() if why is not None),
         recommended=best,
-        next_command=next_command(spec, best) if best else None,
+        next_commands=next_commands(spec, best) if best else (),
         relief=() if fitting else tuple(relief(device, spec, request, rejected, _smaller(spec))),
         notes=tuple(_notes(device, spec, request)),
     )
@@ -109,6 +110,8 @@ def _judge(
     host = pool(device, "onnxruntime/cpu")
     need = replace(need, quantization=quantization_needs(spec, scheme, host.floating if host else None))
     bound = ceiling(device, spec, scheme, target.name, request.context, request.batch, kv)
+    at_first = min(SHORT, request.context)
+    short = ceiling(device, spec, scheme, target.name, at_first, request.batch, kv)
     candidate = Candidate(
         scheme=scheme,
         target=target.name,
@@ -117,6 +120,7 @@ def _judge(
         capacity=min(memory.capacity, request.max_memory or memory.capacity),
         ceiling=bound,
         expected=known.decode(spec, scheme, target.name, request.context, request.batch, bound.decode_tps, kv),
+        expected_short=known.decode(spec, scheme, target.name, at_first, request.batch, short.decode_tps, kv),
         quality=expected_quality(spec, scheme),
         bits_per_weight=bits_per_weight(spec, scheme, target.name),
         not_yet=not_yet(spec, scheme, target.name),
@@ -133,7 +137,7 @@ def _offloaded(c: Candidate, device: Device, spec: ModelSpec, request: Request, 
         return c
     kv = c.footprint.kv_dtype
     expected = known.decode(spec, c.scheme, c.target, request.context, request.batch, part.decode_tps, kv)
-    return replace(c, verdict="offload", offload=part, expected=expected)
+    return replace(c, verdict="offload", offload=part, expected=expected, expected_short=None)
 
 
 def _verdict(c: Candidate, device: Device, request: Request, target: Target) -> Candidate:
@@ -184,11 +188,19 @@ def _remarks(c: Candidate, request: Request, slow: str) -> Iterator[str]:
         yield "its speed is unknown, so --min-tps is not checked"
 
 
-def next_command(spec: ModelSpec, best: Candidate) -> str | None:
-    """The command that makes `best`, or None when edgeq can't."""
+def next_commands(spec: ModelSpec, best: Candidate) -> tuple[str, ...]:
+    """The commands that make `best` and measure it; empty when edgeq can't."""
     if best.not_yet is not None:
-        return None
-    return f"edgeq quantize {shlex.quote(source(spec))} --scheme {best.scheme.name}"
+        return ()
+    grid, model = best.scheme.linear, source(spec)
+    folder = shlex.quote(f"{model.rstrip('/').rsplit('/', 1)[-1].removesuffix('.gguf')}-{best.scheme.name}")
+    options = [f"--method {best.scheme.method}"] if best.scheme.method != "rtn" else []
+    options += [f"--bits {grid.bits}", f"--group-size {grid.group_size}", *(["--symmetric"] if grid.symmetric else [])]
+    return (
+        f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}",
+        f"edgeq export {folder}",
+        f"edgeq bench {folder}-onnx",
+    )
 
 
 def source(spec: ModelSpec) -> str:

@@ -162,10 +162,11 @@ def target(name: str) -> Target:
 def unavailable(one: Target, device: Device) -> str | None:
     """Why this device can't run the target, or None when it can."""
     place = one.name.split("/")[-1]
-    if place == "android" and device.os.lower() != "android":
-        return f"{device.name} does not run Android"
-    if device.os in _PHONES and device.os not in one.systems:
-        return f"not offered on {device.os}"
+    system = (device.os.split() or [""])[0]
+    if place == "android" and system != "Android":
+        return "for Android only"
+    if system in _PHONES and system not in one.systems:
+        return f"not offered on {system}"
     if one.name.startswith("openvino/cpu") and device.cpu.arch not in {"x86_64", "aarch64"}:
         return f"not built for {device.cpu.arch}"
     if place not in ACCELERATOR_KINDS:

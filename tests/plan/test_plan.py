@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+
+from edgeq.benchmark import Benchmark, Decode, Promise, Samples, device_key
+from edgeq.device.spec import Accelerator
+from edgeq.errors import EdgeqError
+from edgeq.estimate import footprint
+from edgeq.jsonable import to_json
+from edgeq.model.read import read_model
+from edgeq.plan import Request, parse_size
+from edgeq.plan.targets import TARGETS
+from edgeq.scheme import named_scheme
+
+
+def test_what_fits_is_ranked_and_what_does_not_says_why(make, laptop_of):
+    plan = make(laptop_of(8), "8B")
+    assert plan.candidates and plan.rejected
+    assert all(c.footprint.total <= c.capacity for c in plan.candidates)
+    assert all(c.reasons and c.short for c in plan.rejected)
+    large = [c for c in plan.rejected if c.short == "too large"]
+    assert large and all(c.footprint.total > c.capacity and "more than the" in c.reasons[0] for c in large)
+
+
+def test_recommended_is_what_edgeq_can_make_and_its_commands_exist(make, laptop_of):
+    from edgeq.cli.main import COMMANDS
+
+    plan = make(laptop_of(16), "7B")
+    best = plan.recommended
+    assert best is not None and best.not_yet is None and best.target == "onnxruntime/cpu"
+    assert best.scheme.method == "rtn"
+    assert [c.split()[1] for c in plan.next_commands] == ["quantize", "export", "bench"]
+    assert all(c.split()[1] in COMMANDS for c in plan.next_commands)
+    assert "Qwen/Qwen2.5-7B" in plan.next_commands[0]
+
+
+def test_the_command_makes_the_scheme_that_was_planned(make, laptop_of):
+    """Its options, read by `edgeq quantize`, give back the scheme's name."""
+    from edgeq.recipe import Recipe
+
+    plan = make(laptop_of(16), "7B", objective="size", targets=("onnxruntime/cpu",))
+    words = plan.next_commands[0].split()
+    options = {k.removeprefix("--").replace("-", "_"): v for k, v in itertools.pairwise(words) if "--" in k}
+    recipe = Recipe(
+        words[2], bits=int(options["bits"]), group_size=int(options["group_size"]), symmetric="--symmetric" in words
+    )
+    assert plan.recommended is not None
+    assert recipe.scheme == plan.recommended.scheme
+
+
+def test_other_methods_are_planned_but_marked(make, laptop_of):
+    plan = make(laptop_of(16), "7B")
+    methods = {c.scheme.method for c in plan.candidates}
+    assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq", "smoothquant", "llama.cpp"} <= methods
+    assert all(c.not_yet for c in plan.candidates if c.scheme.method not in {"rtn", "none"})
+
+
+def test_a_model_the_decoder_cannot_run_has_no_command(make, laptop_of):
+    plan = make(laptop_of(64), "deepseek-v2-lite")
+    assert plan.candidates and plan.next_commands == ()
+    onnx = [c for c in plan.candidates if c.target == "onnxruntime/cpu" and c.scheme.method == "rtn"]
+    assert onnx and "dense" in str(onnx[0].not_yet)
+
+
+@pytest.mark.parametrize("objective", ["quality", "speed", "size", "balanced"])
+def test_objectives_order_as_they_say(make, laptop_of, objective):
+    found = make(laptop_of(24), "7B", objective=objective).candidates
+    first, others = found[0], [c for c in found if c.quality.kld <= 0.3]
+    if objective == "quality":
+        assert first.quality.kld == min(c.quality.kld for c in found)
+    elif objective == "speed":
+        assert first.expected.tps == max(c.expected.tps for c in others)
+    elif objective == "size":
+        assert first.footprint.total == min(c.footprint.total for c in others)
+    else:
+        assert first.quality.kld < 0.1 and first.expected.tps > 0.4 * max(c.expected.tps for c in others)
+
+
+def test_nothing_fits_says_what_would_have_to_give(make, laptop_of):
+    plan = make(laptop_of(8), "70B")
+    assert not plan.candidates and plan.recommended is None and plan.next_commands == ()
+    text = " ".join(plan.relief)
+    assert "No context is short enough" in text and "More memory" in text and "Smaller model" in text
+
+
+def test_a_shorter_context_that_would_fit_does_fit(make, laptop_of):
+    """Gemma would take more than its weights for the cache: the context named must fit, 256 tokens more must not."""
+    plan = make(laptop_of(8), "llama-3.1-8b", context=131072, targets=("llamacpp/cpu",), kv_dtype="f16")
+    assert not plan.candidates
+    words = next(r for r in plan.relief if r.startswith("Shorter context")).split()
+    context, scheme = int(words[words.index("--context") + 1]), words[words.index("with") + 1]
+    spec = read_model("llama-3.1-8b")
+    capacity = 8 * 2**30
+
+    def need(tokens):
+        return footprint(spec, named_scheme(scheme), "llamacpp/cpu", tokens).total
+
+    assert need(context) <= capacity < need(context + 256)
+    assert make(laptop_of(8), "llama-3.1-8b", context=context, targets=("llamacpp/cpu",)).candidates
+
+
+def test_too_slow_says_how_fast_it_could_be(make, laptop_of):
+    plan = make(laptop_of(32), "7B", min_tps=1000)
+    assert not plan.candidates
+    assert any(r.startswith("Less speed") for r in plan.relief)
+    assert {c.short for c in plan.rejected} >= {"too slow"}
+
+
+def test_min_tps_keeps_only_the_quick_ones(make, laptop_of):
+    plan = make(laptop_of(32), "7B", min_tps=5)
+    assert plan.candidates and all(c.expected.tps >= 5 for c in plan.candidates)
+
+
+def test_unknown_bandwidth_never_becomes_a_speed(make, laptop_of):
+    plan = make(laptop_of(32, bandwidth=None), "7B", min_tps=5)
+    assert plan.candidates
+    for c in plan.candidates:
+        assert c.expected is None and c.ceiling.decode_tps is None
+        assert any("unknown" in r for r in c.reasons)
+
+
+def test_max_memory_is_kept(make, laptop_of):
+    plan = make(laptop_of(32), "7B", max_memory=6 * 10**9)
+    assert plan.candidates and all(c.footprint.total <= 6e9 for c in plan.candidates)
+
+
+def test_a_card_too_small_takes_part_of_the_layers(make, card_of):
+    """Harmonic mix: slower than the card alone, faster than the processor alone."""
+    plan = make(card_of(6), "14B", targets=("llamacpp/cuda", "llamacpp/cpu"))
+    part = next(c for c in plan.candidates if c.scheme.name == "gguf-q4_k_m" and c.target == "llamacpp/cuda")
+    alone = next(c for c in plan.candidates if c.scheme.name == "gguf-q4_k_m" and c.target == "llamacpp/cpu")
+    assert part.verdict == "offload" and part.offload is not None
+    assert 0 < part.offload.layers < part.offload.of == 40
+    assert part.offload.gpu_bytes <= 6 * 2**30
+    assert alone.ceiling.decode_tps < part.offload.decode_tps < part.ceiling.decode_tps
+
+
+def test_more_vram_holds_more_layers(make, card_of):
+    def layers(vram):
+        found = make(card_of(vram), "14B", targets=("llamacpp/cuda",)).candidates
+        return next(c.offload.layers for c in found if c.scheme.name == "gguf-q8_0")
+
+    assert layers(6) < layers(8) < layers(12)
+
+
+def test_targets_need_their_hardware(make, laptop_of):
+    absent = dict(make(laptop_of(16), "7B").absent)
+    assert "no NVIDIA GPU here" in absent["llamacpp/cuda"]
+    assert "Android" in absent["onnxruntime/android"]
+    phone = make(laptop_of(8, os="Android 15"), "0.5B")
+    assert {c.target for c in phone.candidates} == {"onnxruntime/android", "llamacpp/cpu"}
+
+
+def test_an_npu_takes_only_its_own_scheme(make, laptop_of):
+    device = laptop_of(32, accelerators=(Accelerator("npu", "Intel AI Boost"),))
+    plan = make(device, "1B", targets=("openvino/npu",))
+    assert [c.scheme.name for c in plan.candidates] == ["gptq-int4-g128-sym"]
+    other = laptop_of(32, accelerators=(Accelerator("npu", "Hexagon NPU"),))
+    assert "not an Intel NPU" in dict(make(other, "1B").absent)["openvino/npu"]
+
+
+def test_kv_dtype_is_the_runtimes_where_it_cannot_have_another(make, laptop_of):
+    plan = make(laptop_of(32), "7B", kv_dtype="int8")
+    used = {c.target: c.footprint.kv_dtype for c in plan.candidates}
+    assert used == {"onnxruntime/cpu": "f32", "openvino/cpu": "int8", "llamacpp/cpu": "q8_0"}
+    onnx = next(c for c in plan.candidates if c.target == "onnxruntime/cpu")
+    assert any("keeps its cache in f32" in r for r in onnx.reasons)
+
+
+def test_a_context_beyond_the_models_is_noted(make, laptop_of):
+    plan = make(laptop_of(64), "llama-2-7b", context=16384)
+    assert any("beyond the 4,096 tokens" in n for n in plan.notes)
+
+
+def benchmark(device, model, scheme, tps, ceiling_tps=None, context=128):
+    runs = Samples.of([tps])
+    return Benchmark(
+        date="2026-11-01T00:00:00+00:00",
+        device=device_key(device),
+        target="onnxruntime/cpu",
+        model=model,
+        family="llama",
+        scheme=scheme,
+        artifact="a",
+        artifact_bytes=1,
+        threads=8,
+        import_s=0.1,
+        load_s=0.1,
+        prefill=(),
+        decode=Decode(64, context, runs),
+        baseline_bytes=1,
+        loaded_bytes=1,
+        peak_bytes=1,
+        load_before=0.0,
+        load_during=0.0,
+        promise=Promise(ceiling_tps=ceiling_tps),
+    )
+
+
+def test_a_measurement_here_is_believed_and_brought_to_the_context(make, laptop_of):
+    device = laptop_of(16)
+    known = (benchmark(device, "meta-llama/llama-3.1-8b", "rtn-int4-g32", 7.0),)
+    plan = make(device, "llama-3.1-8b", known, context=160)
+    best = next(c for c in plan.candidates if c.scheme.name == "rtn-int4-g32" and c.target == "onnxruntime/cpu")
+    assert best.expected.basis == "measured here" and best.expected.tps == pytest.approx(7.0)
+    full = make(device, "llama-3.1-8b", known, context=8192)
+    slower = next(c for c in full.candidates if c.scheme.name == "rtn-int4-g32" and c.target == "onnxruntime/cpu")
+    assert slower.expected.tps < 7.0 and "brought from 160 to 8,192" in slower.expected.detail
+
+
+def test_other_models_measured_here_teach_the_share(make, laptop_of):
+    device = laptop_of(16)
+    known = tuple(benchmark(device, "small", "rtn-int4-g32", t, 100.0) for t in (30.0, 40.0, 80.0))
+    plan = make(device, "7B", known)
+    best = next(c for c in plan.candidates if c.scheme.name == "rtn-int4-g32" and c.target == "onnxruntime/cpu")
+    assert best.expected.basis == "learned"
+    assert best.expected.tps == pytest.approx(0.4 * best.ceiling.decode_tps)
+    eight = next(c for c in plan.candidates if c.scheme.name == "rtn-int8-g32" and c.target == "onnxruntime/cpu")
+    assert eight.expected.basis == "prior"
+
+
+def test_a_plan_is_json(make, card_of):
+    text = json.dumps(to_json(make(card_of(8), "30B-A3B")), allow_nan=False)
+    assert json.loads(text)["request"]["context"] == 8192
+
+
+def test_expected_speed_stays_below_the_ceiling(make, card_of):
+    for c in make(card_of(24), "8B").candidates:
+        assert c.expected is not None and c.decode_ceiling is not None
+        assert 0 < c.expected.tps < c.decode_ceiling
+
+
+def test_same_input_same_plan(make, laptop_of):
+    assert make(laptop_of(16), "7B") == make(laptop_of(16), "7B")
+
+
+def test_the_verdict_tight_warns_near_the_limit(make, laptop_of):
+    device = laptop_of(16)
+    fits = next(c for c in make(device, "7B").candidates if c.scheme.name == "gguf-q4_k_m")
+    limit = int(fits.footprint.total / 0.95)
+    again = make(device, "7B", max_memory=limit).candidates
+    assert next(c for c in again if c.scheme.name == "gguf-q4_k_m").verdict == "tight"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("6GB", 6 * 10**9), ("5.5GiB", int(5.5 * 2**30)), ("800 mb", 8 * 10**8), ("4096", 4096)]
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["potato", "", "-1GB", "6 zebras", "1e3"])
+def test_bad_sizes(text):
+    with pytest.raises(EdgeqError, match="not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("context", 0, "context of 0"),
+        ("batch", 0, "0 sequences"),
+        ("min_tps", -1.0, "-1 tokens/s"),
+        ("min_tps", float("nan"), "tokens/s"),
+        ("kv_dtype", "f8", "unknown KV cache dtype"),
+        ("objective", "fun", "unknown objective"),
+        ("targets", ("llamacpp/abacus",), "unknown target"),
+        ("max_memory", 0, "no memory"),
+    ],
+)
+def test_bad_requests(field, value, message):
+    with pytest.raises(EdgeqError, match=message) as error:
+        Request(**{field: value})
+    assert error.value.hint
+
+
+def test_every_target_judges_every_scheme(laptop_of):
+    from edgeq.plan.candidates import schemes
+
+    for target in TARGETS.values():
+        for scheme in schemes():
+            support = target.support(scheme, laptop_of())
+            assert support.level == "fast" or support.reason
+
+
+def test_a_smaller_batch_never_needs_more(make, laptop_of):
+    one = {(c.scheme.name, c.target): c.footprint.total for c in make(laptop_of(64), "7B").candidates}
+    four = {(c.scheme.name, c.target): c.footprint.total for c in make(laptop_of(64), "7B", batch=4).candidates}
+    assert all(one[k] <= four[k] for k in four)
+
+
+def test_container_limit_is_the_room_there_is(make, laptop_of):
+    device = laptop_of(64)
+    limited = replace(device, memory=replace(device.memory, limit_bytes=6 * 2**30))
+    assert all(c.capacity == 6 * 2**30 for c in make(limited, "7B").candidates)
