@@ -68,7 +68,7 @@ def command(
         return
     if save_recipe is not None:
         write_recipe(save_recipe, wanted)
-    with _Bar(console) as bar:
+    with _Bar() as bar:
         made = quantize(source, wanted, out, progress=bar.update, force=force)
     _print_made(console, made)
 
@@ -84,9 +84,10 @@ def _recipe(file: Path | None, given: dict[str, object]) -> Recipe:
 
 
 class _Bar:
-    """A progress bar counted in weights, with their rate and the time that remains."""
+    """A progress bar on stderr, counted in weights, with their rate and the time that remains."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._progress = Progress(
@@ -97,7 +98,8 @@ class _Bar:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console,
+            console=Console(stderr=True),
+            transient=True,
         )
         self._task = self._progress.add_task("", total=None, rate="")
 

@@ -144,7 +144,7 @@ class GgufWeights(SourceWeights):
         """The tokenizer files, built from the file's metadata."""
         from edgeq.model.gguf_tokenizer import tokenizer_files
 
-        return tokenizer_files(self._file)
+        return {**tokenizer_files(self._file)}
 
     def _stored_shape(self, name: str) -> tuple[int, ...] | None:
         found = self._file.tensors.get(name)
@@ -215,6 +215,8 @@ def _open_file(path: Path, spec: ModelSpec | None) -> SourceWeights:
 
 
 def _open_folder(folder: Path, spec: ModelSpec | None) -> SourceWeights:
+    if (folder / "manifest.json").is_file():
+        raise EdgeqError("this is a quantized checkpoint, not a source", where=folder, hint="`edgeq export` takes it")
     if not (folder / "config.json").is_file() and spec is None:
         ggufs = sorted(folder.glob("*.gguf"))
         hint = f"Did you mean {ggufs[0]}?" if ggufs else "Give the folder that holds config.json and safetensors files"

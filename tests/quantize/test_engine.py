@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,21 @@ def test_the_prediction_of_disk_is_close(tiny: Make, tmp_path: Path) -> None:
     made = quantize(source, Recipe("tiny"), tmp_path / "q")
     predicted = needs(shards(source.spec, made.scheme)).disk_bytes
     assert predicted == pytest.approx(made.weight_bytes, rel=0.01)
+
+
+def test_peak_memory_is_a_layer_s_not_the_model_s(tiny: Make, tmp_path: Path) -> None:
+    peaks = []
+    wide = {"hidden_size": 256, "intermediate_size": 1024}
+    for layers in (2, 10):
+        source = open_source(tiny(f"deep{layers}", num_hidden_layers=layers, **wide))
+        quantize(source, Recipe("tiny"), tmp_path / "warm-up", force=True)
+        tracemalloc.start()
+        quantize(source, Recipe("tiny"), tmp_path / f"q{layers}")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.2
+    one = 4 * 256 * 1024
+    assert peaks[1] < 10 * one  # of the 41 such matrices' worth in the model
 
 
 def test_relative_error_is_the_frobenius_ratio() -> None:
