@@ -8,7 +8,6 @@ of the file before anything of that size is made.
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import EdgeqError
+from edgeq.model.gguf_reader import GgufReader
 from edgeq.model.mapped import MappedFile
 from edgeq.model.safetensors_file import absurd, short
 
 MAX_DIMS = 4
-MAX_NESTING = 4
 MAX_NAME = 1 << 16  # bytes of a key or tensor name
 CHUNK_BYTES = 1 << 24  # stored bytes dequantized at once
-DAMAGED = "The file is damaged or not GGUF; fetch it again"
 
 
 class GgmlType(NamedTuple):
@@ -74,10 +72,6 @@ GGML_TYPES = {
 }
 PLAIN = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 
-# Metadata value types: number -> struct format of a scalar.
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-BOOL, STRING, ARRAY = 7, 8, 9
-
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
@@ -116,7 +110,7 @@ class GgufFile:
             EdgeqError: the file is missing, truncated, damaged, hostile, big endian or of an unknown version.
         """
         file = MappedFile(Path(path))
-        reader = _Reader(file)
+        reader = GgufReader(file)
         tensor_count, pair_count = _counts(reader)
         metadata = _metadata(reader, pair_count)
         alignment = metadata.get("general.alignment", 32)
@@ -189,89 +183,7 @@ def _dequantize(info: GgufTensor, stored: npt.NDArray[np.uint8], path: Path) -> 
     return np.ascontiguousarray(values, np.float32)
 
 
-class _Reader:
-    """A cursor over the header that never passes the end of the file."""
-
-    def __init__(self, file: MappedFile) -> None:
-        self.path = file.path
-        self.size = file.size
-        self.bytes = memoryview(file.bytes(0, file.size))  # type: ignore[arg-type]  # numpy 2 on 3.11
-        self.at = 0
-
-    def bad(self, what: str) -> EdgeqError:
-        return EdgeqError(what, where=self.path, hint=DAMAGED)
-
-    def need(self, count: int, size: int, what: str) -> None:
-        if count * size > self.size - self.at:
-            raise self.bad(f"truncated or damaged: {what} would need {count * size} bytes, {self.size - self.at} left")
-
-    def number(self, code: str, what: str) -> Any:
-        size = struct.calcsize("<" + code)
-        self.need(1, size, what)
-        (value,) = struct.unpack_from("<" + code, self.bytes, self.at)
-        self.at += size
-        return value
-
-    def string(self, what: str, limit: int | None = None) -> str:
-        length = self.number("Q", what)
-        if limit is not None and length > limit:
-            raise self.bad(f"{what} claims {length} bytes")
-        self.need(length, 1, what)
-        try:
-            text = str(self.bytes[self.at : self.at + length], "utf-8")
-        except UnicodeDecodeError as error:
-            raise self.bad(f"{what} is not UTF-8") from error
-        self.at += length
-        return text
-
-    def strings(self, count: int, what: str) -> list[str]:
-        """A vocabulary has hundreds of thousands: this loop is kept tight."""
-        self.need(count, 8, what)
-        data, at, end, out = self.bytes, self.at, self.size, []
-        read = struct.Struct("<Q").unpack_from
-        try:
-            for _ in range(count):
-                start = at + 8
-                at = start + read(data, at)[0]
-                if at > end:
-                    raise self.bad(f"truncated or damaged: a string of {what} passes the end of the file")
-                out.append(str(data[start:at], "utf-8"))
-        except struct.error as error:
-            raise self.bad(f"truncated: {what} passes the end of the file") from error
-        except UnicodeDecodeError as error:
-            raise self.bad(f"a string of {what} is not UTF-8") from error
-        self.at = at
-        return out
-
-    def value(self, kind: int, what: str, depth: int = 0) -> Any:
-        if kind in SCALARS:
-            return self.number(SCALARS[kind], what)
-        if kind == STRING:
-            return self.string(what)
-        if kind != ARRAY:
-            raise self.bad(f"{what} has unknown value type {kind}")
-        return self.array(what, depth)
-
-    def array(self, what: str, depth: int) -> Any:
-        kind, count = self.number("I", what), self.number("Q", what)
-        if kind == STRING:
-            return self.strings(count, what)
-        if kind == ARRAY:
-            if depth >= MAX_NESTING:
-                raise self.bad(f"{what} nests arrays too deeply")
-            self.need(count, 12, what)
-            return [self.array(what, depth + 1) for _ in range(count)]
-        if kind not in SCALARS:
-            raise self.bad(f"{what} is an array of unknown type {kind}")
-        # bool is read as bytes: any other than 0 and 1 would make an invalid numpy bool.
-        dtype = np.dtype("u1" if kind == BOOL else "<" + SCALARS[kind])
-        self.need(count, dtype.itemsize, what)
-        values = np.frombuffer(self.bytes, dtype, count, self.at).copy()
-        self.at += values.nbytes
-        return values != 0 if kind == BOOL else values
-
-
-def _counts(reader: _Reader) -> tuple[int, int]:
+def _counts(reader: GgufReader) -> tuple[int, int]:
     if bytes(reader.bytes[:4]) != b"GGUF":
         raise EdgeqError("this is not a GGUF file", where=reader.path)
     reader.at = 4
@@ -286,7 +198,7 @@ def _counts(reader: _Reader) -> tuple[int, int]:
     return tensors, pairs
 
 
-def _metadata(reader: _Reader, count: int) -> dict[str, Any]:
+def _metadata(reader: GgufReader, count: int) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for i in range(count):
         key = reader.string(f"metadata key {i}", MAX_NAME)
@@ -296,7 +208,7 @@ def _metadata(reader: _Reader, count: int) -> dict[str, Any]:
     return table
 
 
-def _tensors(reader: _Reader, count: int, alignment: int) -> dict[str, GgufTensor]:
+def _tensors(reader: GgufReader, count: int, alignment: int) -> dict[str, GgufTensor]:
     table: dict[str, GgufTensor] = {}
     for i in range(count):
         info = _tensor(reader, i, alignment)
@@ -306,7 +218,7 @@ def _tensors(reader: _Reader, count: int, alignment: int) -> dict[str, GgufTenso
     return table
 
 
-def _tensor(reader: _Reader, i: int, alignment: int) -> GgufTensor:
+def _tensor(reader: GgufReader, i: int, alignment: int) -> GgufTensor:
     name = reader.string(f"the name of tensor {i}", MAX_NAME)
     where = f"tensor {short(name)}"
     dims = reader.number("I", where)
@@ -326,7 +238,7 @@ def _tensor(reader: _Reader, i: int, alignment: int) -> GgufTensor:
     return GgufTensor(name, shape, kind.name, math.prod(shape) // kind.elements * kind.block_bytes, offset)
 
 
-def _check_layout(infos: dict[str, GgufTensor], data_offset: int, reader: _Reader) -> None:
+def _check_layout(infos: dict[str, GgufTensor], data_offset: int, reader: GgufReader) -> None:
     end = 0
     for t in sorted(infos.values(), key=lambda t: (t.offset, t.nbytes)):
         if t.offset < end:
