@@ -82,7 +82,7 @@ class Matrices:
         """Stream codes, scales and zero points of matrices one below the other; only one is unpacked at a time."""
         form, rows = layout(weights[0]), sum(w.shape[0] for w in weights)
         shape = (rows, form.blocks, form.block * form.bits // 8)
-        self.graph.stream(f"{name}.codes", np.uint8, shape, (packing.codes(w) for w in weights))
+        self.graph.stream(f"{name}.codes", np.uint8, shape, (part for w in weights for part in packing.codes(w)))
         self.graph.stream(f"{name}.scales", np.float32, shape[:2], (packing.scales(w) for w in weights))
         if not form.symmetric:
             zeros = [packing.pack_bits(packing.zero_points(w), form.bits) for w in weights]

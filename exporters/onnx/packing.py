@@ -6,6 +6,7 @@ a ragged last block padded; scales (N, blocks); zero points uint8 (N, ceil(block
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgeq.errors import EdgeqError
 from edgeq.exporters.onnx.grids import block_size, refuses
 
 Bytes = npt.NDArray[np.uint8]
+_ROWS = 4096  # packed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,14 @@ def layout(weight: QuantizedTensor) -> Layout:
     return Layout(weight.shape[1], weight.grid.bits, block, weight.grid.symmetric)
 
 
-def codes(weight: QuantizedTensor) -> Bytes:
-    """uint8 (N, blocks, block * bits / 8)."""
+def codes(weight: QuantizedTensor) -> Iterator[Bytes]:
+    """uint8 (rows, blocks, block * bits / 8), some rows at a time, so that a large embedding is not held twice."""
     form = layout(weight)
-    rows = weight.shape[0]
-    padded = np.full((rows, form.blocks * form.block), 1 << (form.bits - 1), np.uint8)
-    padded[:, : form.columns] = weight.codes
-    return pack_bits(padded, form.bits).reshape(rows, form.blocks, -1)
+    for start in range(0, weight.shape[0], _ROWS):
+        part = weight.codes[start : start + _ROWS]
+        padded = np.full((len(part), form.blocks * form.block), 1 << (form.bits - 1), np.uint8)
+        padded[:, : form.columns] = part
+        yield pack_bits(padded, form.bits).reshape(len(part), form.blocks, -1)
 
 
 def scales(weight: QuantizedTensor) -> npt.NDArray[np.float32]:

@@ -23,12 +23,19 @@ def test_stored_bytes_dequantize_to_the_same_numbers(quantized, bits, group, sym
     assert OnnxExporter().refuses(weight.grid) is None
     form = layout(weight)
     per_byte = 8 // bits
-    packed = codes(weight)
+    packed = np.concatenate(list(codes(weight)))
     assert packed.shape == (5, form.blocks, form.block // per_byte)
     unpacked = np.stack([packed >> (bits * i) & (2**bits - 1) for i in range(per_byte)], -1).reshape(5, -1, form.block)
     zeros = 2 ** (bits - 1) if symmetric else zero_points(weight)[..., None].astype(np.float32)
     values = (unpacked.astype(np.float32) - zeros) * scales(weight)[..., None]
     np.testing.assert_array_equal(values.reshape(5, -1)[:, :columns], weight.dequantize())
+
+
+def test_many_rows_are_packed_in_parts(quantized):
+    weight = quantized(int_grid(4, 32), 10_000, 32)
+    parts = list(codes(weight))
+    assert len(parts) > 1
+    np.testing.assert_array_equal(np.concatenate(parts)[:, 0], pack_bits(weight.codes, 4))
 
 
 @given(st.sampled_from([2, 4, 8]), st.integers(1, 40), st.integers(1, 4))
