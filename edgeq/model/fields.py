@@ -12,6 +12,7 @@ from edgeq.errors import EdgeqError
 
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 26  # the widest dimension any field may state; real ones stay below 2**21
+HUGE = 1e30  # no honest scale, base or factor is larger, or smaller than its inverse
 MAX_JSON_BYTES = 64 << 20
 
 
@@ -90,7 +91,7 @@ class Fields:
                 raise self.wrong(name, "a number")
             return default
         made = _finite(value)
-        if made is None or (positive and made <= 0):
+        if made is None or abs(made) > HUGE or (positive and made < 1 / HUGE):
             raise self.wrong(name, "a finite number above zero" if positive else "a finite number")
         return made
 

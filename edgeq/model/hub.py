@@ -94,13 +94,10 @@ def _reachable() -> bool:
 
 
 def _transport_error() -> type[Exception]:
-    """The transport's own error: httpx's in huggingface_hub 1 and later; that of requests before is an OSError."""
-    try:
-        import httpx
-    except ImportError:
-        return OSError
-    error: type[Exception] = httpx.HTTPError
-    return error
+    """The base of the HTTP library's errors, whichever library this huggingface_hub stands on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next((c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError"), OSError)
 
 
 def _headers(ref: str, revision: str | None) -> Mapping[str, Header]:
