@@ -65,4 +65,5 @@ def find(ref: str) -> ModelSpec | None:
 
 
 def _source(row: dict[str, Any]) -> str:
-    return f"https://huggingface.co/{row['hub']}/blob/main/config.json"
+    note = f" ({row['note']})" if "note" in row else ""
+    return f"https://huggingface.co/{row['hub']}/blob/main/config.json{note}"
