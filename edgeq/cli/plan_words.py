@@ -111,6 +111,12 @@ def _better(plan: Plan, c: Candidate) -> str:
     return f" {first.scheme.name} on {first.target} ranks higher, but can't be made yet: {first.not_yet}."
 
 
+_RUNTIME_WORDS = {
+    "measured": "libraries, tokenizer, what the kernels copy (as measured)",
+    "assumed": "libraries and contexts, assumed",
+}
+
+
 def arithmetic(plan: Plan, c: Candidate) -> Iterator[tuple[str, str, str]]:
     """(part, amount, how it comes about) of the memory, the total last."""
     need, request = c.footprint, plan.request
@@ -118,7 +124,7 @@ def arithmetic(plan: Plan, c: Candidate) -> Iterator[tuple[str, str, str]]:
     yield "weights", gb(need.weights), bits + (", with the file's header" if c.scheme.gguf_type else "")
     yield "KV cache", gb(need.kv_cache), _cache_words(plan, c)
     yield "buffers", gb(need.activations), f"a prompt is read {min(CHUNK, request.context)} tokens at a time"
-    yield "runtime", gb(need.overhead), need.overhead_basis
+    yield "runtime", gb(need.overhead), _RUNTIME_WORDS[need.overhead_basis]
     spare = c.capacity - need.total
     end = f"{gb(spare)} to spare" if spare >= 0 else f"{gb(-spare)} on the processor's side"
     yield "total", gb(need.total), f"of {gb(c.capacity)}: {end}"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edgeq.device.spec import Device, Figure
-from edgeq.estimate.formats import runtime_of, stored_tensors
+from edgeq.estimate.formats import alike, runtime_of, stored_tensors
 from edgeq.estimate.kv import kv_read_bytes
 from edgeq.estimate.pool import pool
 from edgeq.model.spec import Attention, LatentAttention, ModelSpec, MoE
-from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.model.tensors import TensorSpec
 from edgeq.scheme import Scheme
 
 
@@ -77,11 +77,9 @@ def prefill_flop(spec: ModelSpec, prompt: int) -> float:
     """Operations to read a prompt: 2 a weight and token (the embedding looked up, the head once), and for causal
     attention 2 * 2 * heads * head_dim for each of the tokens seen before (Kaplan et al. 2020, arXiv 2001.08361)."""
     total = 2.0 * spec.hidden_size * spec.vocab_size
-    for t in tensors(spec):
+    for t, count in alike(spec):
         if t.linear and t.role != "head":
-            ffn = spec.layers[t.layer].ffn if t.layer is not None else None
-            share = ffn.active / ffn.experts if t.expert and isinstance(ffn, MoE) else 1.0
-            total += 2.0 * t.numel * share * prompt
+            total += 2.0 * count * t.numel * _used(spec, t, 1) * prompt
     return total + sum(_attention_flop(x.mixer, prompt) for x in spec.layers)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from edgeq.estimate import gguf
 from edgeq.estimate.ggml import stored_type, type_bytes
 from edgeq.estimate.gguf_header import file_bytes
 from edgeq.model.spec import ModelSpec
-from edgeq.model.tensors import TensorSpec, parameters, tensors
+from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
 
 _FLOAT_BYTES = {"onnxruntime": 4}  # norms, biases, routers: the exported ONNX graph computes in float32
@@ -70,25 +71,43 @@ def _onnx_block(grid: Grid) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class Stored:
+    """`count` tensors of one role and shape that are stored alike, `n_bytes` together; `spec` is one of them."""
+
     spec: TensorSpec
+    count: int
     n_bytes: int
 
 
 @lru_cache(maxsize=512)
-def stored_tensors(spec: ModelSpec, scheme: Scheme, runtime: str | None = None) -> tuple[StoredTensor, ...]:
-    """Every tensor with the bytes it takes; a tied embedding is there once."""
+def stored_tensors(spec: ModelSpec, scheme: Scheme, runtime: str | None = None) -> tuple[Stored, ...]:
+    """All tensors with the bytes they take, equal ones together; a tied embedding is there once."""
+    return tuple(_stored(spec, scheme, runtime))
+
+
+def _stored(spec: ModelSpec, scheme: Scheme, runtime: str | None) -> Iterator[Stored]:
     if scheme.gguf_type is not None:
-        return tuple(StoredTensor(t.spec, t.n_bytes) for t in gguf.gguf_tensors(spec, scheme.gguf_type))
-    return tuple(StoredTensor(t, n) for t, n in _sizes(spec, scheme, runtime))
-
-
-def _sizes(spec: ModelSpec, scheme: Scheme, runtime: str | None) -> Iterator[tuple[TensorSpec, int]]:
+        kinds = Counter((t.spec.role, t.spec.shape, t.ggml_type) for t in gguf.gguf_tensors(spec, scheme.gguf_type))
+        of_a_kind = {(t.spec.role, t.spec.shape): t.spec for t in gguf.gguf_tensors(spec, scheme.gguf_type)}
+        for (role, shape, ggml_type), count in kinds.items():
+            one = of_a_kind[role, shape]
+            yield Stored(one, count, count * type_bytes(ggml_type, one.numel))
+        return
     plain = 4 if scheme.linear.bits == 32 else _FLOAT_BYTES.get(runtime or "", 2)
+    for t, count in alike(spec):
+        grid, columns = _grid_of(t, scheme), t.shape[-1]
+        each = grid_bytes(t.numel // columns, columns, grid, runtime) if grid else t.numel * plain
+        yield Stored(t, count, count * each)
+
+
+@cache
+def alike(spec: ModelSpec) -> tuple[tuple[TensorSpec, int], ...]:
+    """One tensor of each role and shape, and how many there are: a handful stands for hundreds."""
+    counts = Counter((t.role, t.shape, t.linear, t.expert) for t in tensors(spec))
+    first: dict[tuple[object, ...], TensorSpec] = {}
     for t in tensors(spec):
-        grid = _grid_of(t, scheme)
-        columns = t.shape[-1]
-        yield t, grid_bytes(t.numel // columns, columns, grid, runtime) if grid else t.numel * plain
+        first.setdefault((t.role, t.shape, t.linear, t.expert), t)
+    return tuple((first[key], n) for key, n in counts.items())
 
 
 def _grid_of(t: TensorSpec, scheme: Scheme) -> Grid | None:
@@ -115,4 +134,4 @@ def weight_bytes(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> 
 def bits_per_weight(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> float:
     """All stored bits over all parameters, embeddings included."""
     total = sum(t.n_bytes for t in stored_tensors(spec, scheme, runtime_of(target)))
-    return 8 * total / parameters(spec)
+    return 8 * total / sum(t.numel * n for t, n in alike(spec))

@@ -7,9 +7,11 @@ tensors, each padded to 32 bytes.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from edgeq.estimate.ggml import stored_type, type_bytes
 from edgeq.model.spec import Attention, GatedDelta, LatentAttention, ModelSpec, MoE
@@ -37,21 +39,27 @@ class GgufTensor:
 def gguf_tensors(spec: ModelSpec, file_type: str, imatrix: bool = False) -> tuple[GgufTensor, ...]:
     """Every tensor with its block type. `imatrix`: made with an importance matrix, which changes a few choices."""
     rules = _Rules(spec, file_type, imatrix)
-    return tuple(GgufTensor(t, rules.type_of(t)) for t in _as_converted(spec))
+    return tuple(GgufTensor(t, rules.type_of(t)) for t in as_converted(spec))
 
 
 def tensor_bytes(spec: ModelSpec, file_type: str, imatrix: bool = False) -> int:
     """Bytes of the tensors, each padded to 32 bytes, without the header."""
-    return sum(_align(t.n_bytes) for t in gguf_tensors(spec, file_type, imatrix))
+    kinds = Counter((t.spec.role, t.spec.shape, t.ggml_type) for t in gguf_tensors(spec, file_type, imatrix))
+    return sum(n * _align(type_bytes(kind, math.prod(shape))) for (_, shape, kind), n in kinds.items())
 
 
 def _align(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-def _as_converted(spec: ModelSpec) -> Iterator[TensorSpec]:
+@cache
+def as_converted(spec: ModelSpec) -> tuple[TensorSpec, ...]:
     """The tensors as llama.cpp's converter writes them: latent attention's `kv_b` in two. Phi-3's matrices
     are fused there, which changes only their type (see `_Rules`)."""
+    return tuple(_converted(spec))
+
+
+def _converted(spec: ModelSpec) -> Iterator[TensorSpec]:
     for t in tensors(spec):
         mixer = spec.layers[t.layer].mixer if t.layer is not None else None
         if t.role == "kv_b" and isinstance(mixer, LatentAttention):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from edgeq.device.spec import Device
 from edgeq.estimate.ceiling import decode_bound, weight_bytes_read
 from edgeq.estimate.footprint import Footprint
-from edgeq.estimate.formats import runtime_of, stored_tensors
+from edgeq.estimate.formats import runtime_of
+from edgeq.estimate.gguf import gguf_tensors
 from edgeq.estimate.kv import kv_cache_bytes, kv_read_bytes
 from edgeq.estimate.pool import pool
 from edgeq.model.spec import ModelSpec
@@ -38,7 +39,14 @@ def offload(
     The ceiling is harmonic: a token's time is the card's bytes over its bandwidth plus the processor's over its own.
     """
     card, host = pool(device, target), pool(device, "llamacpp/cpu")
-    if runtime_of(target) != "llamacpp" or card is None or host is None or not card.dedicated or not spec.layers:
+    if (
+        scheme.gguf_type is None
+        or runtime_of(target) != "llamacpp"
+        or card is None
+        or host is None
+        or not card.dedicated
+        or not spec.layers
+    ):
         return None
     cache = kv_cache_bytes(spec, context, batch=batch, kv_dtype=need.kv_dtype, target=target) / spec.n_layers
     sizes = _layer_bytes(spec, scheme)
@@ -65,7 +73,7 @@ def offload(
 
 def _layer_bytes(spec: ModelSpec, scheme: Scheme) -> Mapping[int, int]:
     sizes = dict.fromkeys(range(spec.n_layers), 0)
-    for stored in stored_tensors(spec, scheme, "llamacpp"):
+    for stored in gguf_tensors(spec, scheme.gguf_type or "Q8_0"):
         if stored.spec.layer is not None:
             sizes[stored.spec.layer] += stored.n_bytes
     return sizes

@@ -89,8 +89,8 @@ _INT4_G128 = {
 _COMBINED = 0.95  # two methods together gain a little more (NNCF: 5.3 % -> 4.1 % of error; not on every model)
 _GROUP_32 = {"rtn": 0.82, "hqq": 0.82}  # RTN g32 beside g128; the others gain more from error feedback
 _GROUP_32_OTHER = 0.7
-_BIT_FACTORS = {2: 25.0, 3: 4.3, 4: 1.0, 5: 0.28, 6: 0.08, 7: 0.03, 8: 0.014}
-# int3/int4 of RTN g128: ln(6.66/5.47) / ln(5.73/5.47) = 4.2; 8 bits: Q8_0's 0.0014 over 0.1; 2 bits collapse.
+_BIT_FACTORS = {2: 25.0, 3: 4.2, 4: 1.0, 5: 0.28, 6: 0.08, 7: 0.03}
+# 3 bits: RTN g128, ln(6.66/5.47) / ln(5.73/5.47) = 4.2; 5 to 7 lie between 4 and Q8_0's 0.0014; 2 bits collapse.
 
 
 def expected_quality(spec: ModelSpec, scheme: Scheme) -> Quality:
@@ -122,6 +122,10 @@ def _at_8b(scheme: Scheme) -> tuple[float, Kind, str]:
 
 def _integer(scheme: Scheme) -> tuple[float, Kind, str]:
     grid = scheme.linear
+    if grid.bits == 8:
+        groups = "" if grid.group_size == 32 else f"; adjusted for {_groups(grid.group_size)}"
+        value = _GGUF["Q8_0"] * _group_factor("rtn", grid.group_size) / _group_factor("rtn", 32)
+        return value, "interpolated", f"as Q8_0, 8 bits in groups of 32 ({_LLAMACPP}){groups}"
     parts = scheme.method.split("+")
     named = [(m, _INT4_G128[m]) for m in parts if m in _INT4_G128] or [("rtn", _INT4_G128["rtn"])]
     method, (value, found, source) = min(named, key=lambda x: x[1][0])
@@ -134,11 +138,15 @@ def _integer(scheme: Scheme) -> tuple[float, Kind, str]:
         notes.append(f"{grid.bits} bits")
     if grid.group_size != 128:
         value *= _group_factor(method, grid.group_size)
-        notes.append(f"groups of {grid.group_size}" if grid.group_size > 0 else "one scale a row")
+        notes.append(_groups(grid.group_size))
     if grid.symmetric and grid.bits <= 4:
         value *= 1.15
         notes.append("no zero point")
     return value, kind, source + (f"; adjusted for {', '.join(notes)}" if notes else "")
+
+
+def _groups(size: int) -> str:
+    return f"groups of {size}" if size > 0 else "one scale a row"
 
 
 def _group_factor(method: str, group: int) -> float:
