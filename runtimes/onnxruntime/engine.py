@@ -138,7 +138,7 @@ class OnnxEngine:
     def rewind(self, position: int) -> None:
         if not 0 <= position <= self._position:
             raise ValueError(f"cannot rewind to {position}, the cache holds {self._position} tokens")
-        self._mask[position : self._position] = 0
+        self._mask[position:] = 0  # all of it: an interrupt (Ctrl-C) may have left more than `position` says
         self._position = position
 
     def close(self) -> None:
@@ -167,7 +167,6 @@ class OnnxEngine:
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's errors share no other base
-            self._mask[self._position :] = 0
             raise EdgeqError(f"onnxruntime failed to run the model: {_short(error)}") from error
 
     def _check(self, ids: Sequence[int]) -> None:

@@ -171,6 +171,24 @@ def test_cancel_ends_a_stream(session):
     assert session.generate("Hello", max_tokens=5)  # and the next one is not cancelled
 
 
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_an_interrupt_leaves_nothing_behind(session, monkeypatch, step):
+    expected = session.generate("Hello", max_tokens=10)
+    engine, steps = session.engine, iter(range(1, 100))
+    real = engine._run
+
+    def interrupted(binding):
+        if next(steps) == step:
+            raise KeyboardInterrupt
+        real(binding)
+
+    monkeypatch.setattr(engine, "_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.generate("Somewhat longer", max_tokens=10)
+    assert session.generate("Hello", max_tokens=10) == expected
+    assert session.generate("Hello", max_tokens=10, reuse=True) == expected
+
+
 def test_a_later_call_ends_an_open_stream(session):
     stream = session.stream("Hello", max_tokens=200, temperature=1.0, seed=1)
     next(stream)
