@@ -1,0 +1,92 @@
+"""Memory that onnxruntime on a CPU takes beside the stored weights, the KV cache and the activations.
+
+What was measured (onnxruntime 1.31, Linux, x86-64, resident memory of a process that does `edgeq.load` and generates):
+
+- The artifact's data file is memory-mapped. `MatMulNBits` copies each matrix into a layout of its own when it loads
+  ("prepacking") and the mapped pages of its codes are released. The copy takes bits/8 + 8/group bytes a weight at 4
+  bits (codes, a scale and a block sum in float32) and 1 + 4/group at 8. The mapped scales stay.
+- The embedding's table is looked up in the mapped file, so its pages stay, beside the packed copy of a tied head.
+- Float matrices are packed likewise, at 4 bytes a weight, and released.
+- Interpreter, numpy, onnxruntime and the tokenizer's library are constant, the tokenizer grows with its vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+from edgeq.estimate.formats import weight_bytes
+from edgeq.model.spec import ModelSpec
+from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.scheme import Grid, Scheme
+
+MIB = 1 << 20
+_LIBRARIES = 62 * MIB  # interpreter 11, edgeq and numpy 12, onnxruntime 25, tokenizers and jinja2 14
+_TOKENIZER_ENTRY = 560  # bytes a vocabulary entry: strings, hash tables both ways, merges
+_NODE_BYTES = 24_000  # session and graph objects, buffers of each node
+_LAYER_NODES = 10
+
+
+def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int) -> int | None:
+    """Bytes beside `weight_bytes`, the cache and the activations at the peak of loading and generating.
+
+    The process's peak is what the footprint adds up to: weights + KV cache + activations + this.
+
+    Returns:
+        None for a target or a scheme whose runtime was not measured.
+    """
+    if target != "onnxruntime/cpu" or scheme.gguf_type is not None:
+        return None
+    fixed = _LIBRARIES + spec.vocab_size * _TOKENIZER_ENTRY + spec.n_layers * _LAYER_NODES * _NODE_BYTES
+    return fixed + resident_weight_bytes(spec, scheme) - weight_bytes(spec, scheme, target)
+
+
+def resident_weight_bytes(spec: ModelSpec, scheme: Scheme) -> int:
+    """Bytes of memory that weights take once onnxruntime has loaded them, mapped pages in use included."""
+    total = 0
+    for t in tensors(spec):
+        columns = t.shape[-1]
+        rows = t.numel // columns
+        if t.role == "embed":
+            total += _mapped(rows, columns, scheme.embed)
+            if spec.tied:
+                total += _packed(rows, columns, scheme.embed)
+        elif t.linear:
+            grid = _grid(t, scheme)
+            total += _packed(rows, columns, grid) + _kept_scales(rows, columns, grid)
+        else:
+            total += 4 * t.numel
+    return total
+
+
+def _grid(t: TensorSpec, scheme: Scheme) -> Grid:
+    return scheme.head or scheme.embed if t.role == "head" else scheme.linear
+
+
+def _blocks(columns: int, grid: Grid) -> int:
+    return -(-columns // _block(grid))
+
+
+def _block(grid: Grid) -> int:
+    return 128 if grid.group_size == -1 else math.gcd(grid.group_size, 256)
+
+
+def _packed(rows: int, columns: int, grid: Grid) -> int:
+    """Bytes of the kernel's own copy."""
+    if grid.kind == "float":
+        return 4 * rows * columns
+    blocks = rows * _blocks(columns, grid)
+    beside = 4 if grid.bits == 8 else 8
+    return blocks * (_block(grid) * grid.bits // 8 + beside)
+
+
+def _mapped(rows: int, columns: int, grid: Grid) -> int:
+    """Bytes of a table in the file: codes, float32 scales, zero points."""
+    if grid.kind == "float":
+        return 4 * rows * columns
+    blocks = rows * _blocks(columns, grid)
+    zeros = 0 if grid.symmetric else -(-blocks * grid.bits // 8)
+    return blocks * _block(grid) * grid.bits // 8 + 4 * blocks + zeros
+
+
+def _kept_scales(rows: int, columns: int, grid: Grid) -> int:
+    return 0 if grid.kind == "float" else 4 * rows * _blocks(columns, grid)
