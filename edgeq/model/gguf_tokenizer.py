@@ -45,7 +45,7 @@ def _tokenizer(file: GgufFile) -> Any:
         raise EdgeqError(
             "converting a GGUF's tokenizer needs tokenizers", hint="pip install 'edgeq[quantize]'"
         ) from error
-    kind = file.metadata.get("tokenizer.ggml.model")
+    kind = str(file.metadata.get("tokenizer.ggml.model"))[:40]
     builders = {"gpt2": _byte_level, "llama": _sentencepiece}
     if kind not in builders:
         raise EdgeqError(f"a GGUF tokenizer of kind {kind!r}", where=file.path, hint=f"Known: {', '.join(builders)}")
@@ -169,19 +169,20 @@ def _adds_bos(file: GgufFile) -> bool:
     if isinstance(stated, bool):
         return stated
     # llama.cpp's defaults where the file is silent
-    llama3 = file.metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3", "llama-v3")
-    return llama3 or file.metadata.get("tokenizer.ggml.model") == "llama"
+    llama3 = str(file.metadata.get("tokenizer.ggml.pre")) in ("llama-bpe", "llama3", "llama-v3")
+    return llama3 or str(file.metadata.get("tokenizer.ggml.model")) == "llama"
 
 
 def _config(file: GgufFile) -> dict[str, Any]:
     tokens = _tokens(file)
-    arch = file.metadata.get("general.architecture")
+    longest = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": _adds_bos(file),
         "clean_up_tokenization_spaces": False,
-        "model_max_length": file.metadata.get(f"{arch}.context_length"),
     }
+    if isinstance(longest, int):
+        config["model_max_length"] = longest
     for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         i = token_id(file, theirs)
         if i is not None:

@@ -181,6 +181,8 @@ def test_every_pre_tokenizer_cuts_text_without_losing_any(write_gguf, pre):
     ("change", "message"),
     [
         ({"model": "t5"}, "tokenizer of kind 't5'"),
+        ({"model": ["gpt2"]}, "tokenizer of kind"),
+        ({"pre": [1, 2]}, "unknown pre-tokenizer"),
         ({"pre": "brand-new"}, "unknown pre-tokenizer 'brand-new'"),
         ({"tokens": ["a", "a"]}, "names a token twice"),
         ({"merges": ["ab"]}, "not a pair"),
