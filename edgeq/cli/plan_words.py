@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 
-from edgeq.device.spec import Device, Figure
+from edgeq.device.spec import Accelerator, Device, Figure
 from edgeq.estimate.buffers import CHUNK
 from edgeq.estimate.kv import kv_bytes_per_token, state_bytes
 from edgeq.estimate.pool import pool
@@ -19,14 +19,20 @@ from edgeq.plan.words import duration, gb, speed, tokens
 
 def device_line(device: Device) -> str:
     """Processor, memory and bandwidth, each accelerator after them; markup."""
-    memory = device.memory
-    parts = [f"{memory.usable_bytes / 1e9:.1f} GB of memory free", bandwidth(memory.read_bandwidth)]
-    for chip in device.accelerators:
-        own = f" with {chip.memory_bytes / 1e9:.1f} GB, {bandwidth(chip.read_bandwidth)}" if chip.memory_bytes else ""
-        parts.append(f"{chip.name}{own}")
-    name = device.cpu.name if device.origin == "local" else device.name
-    threads = f"{device.cpu.threads} thread{'s' if device.cpu.threads != 1 else ''}"
-    return f"[bold]{escape(name)}[/], {threads}, {escape('; '.join(parts))}"
+    memory, processor = device.memory, device.cpu
+    chips = [(chip.name, _chip(chip)) for chip in device.accelerators]
+    host = f"{memory.usable_bytes / 1e9:.1f} GB of memory free, {bandwidth(memory.read_bandwidth)}"
+    threads = f"{processor.threads} thread{'s' if processor.threads != 1 else ''}"
+    name = processor.name if device.origin == "local" else device.name
+    own = next((text for chip, text in chips if chip == name), None)
+    others = "".join(f"; {chip}{text}" for chip, text in chips if chip != name)
+    if own is not None:  # a catalog's graphics card: it comes first, the machine around it after
+        return f"[bold]{escape(name)}[/]{escape(own)}, in a machine with {threads}, {escape(host + others)}"
+    return f"[bold]{escape(name)}[/], {threads}, {escape(host + others)}"
+
+
+def _chip(chip: Accelerator) -> str:
+    return f" with {chip.memory_bytes / 1e9:.1f} GB, {bandwidth(chip.read_bandwidth)}" if chip.memory_bytes else ""
 
 
 def bandwidth(figure: Figure | None) -> str:
@@ -108,7 +114,11 @@ def _better(plan: Plan, c: Candidate) -> str:
     first = plan.candidates[0]
     if first is c or first.not_yet is None:
         return ""
-    return f" {first.scheme.name} on {first.target} ranks higher, but can't be made yet: {first.not_yet}."
+    pace = f"about {speed(first.expected.tps / plan.request.batch)}, " if first.expected else ""
+    return (
+        f" {first.scheme.name} on {first.target} would do better ({pace}{gb(first.footprint.total)}, "
+        f"loss {first.quality.words}), but {first.not_yet}."
+    )
 
 
 _RUNTIME_WORDS = {
@@ -182,10 +192,7 @@ def _seconds(s: float) -> str:
 
 def out_lines(plan: Plan) -> Iterator[str]:
     """Rejected candidates grouped by reason, and the targets this device can't run."""
-    grouped: dict[str, list[Candidate]] = {}
-    for c in plan.rejected:
-        grouped.setdefault(c.short, []).append(c)
-    for short, members in grouped.items():
+    for short, members in _alike(plan.rejected):
         yield f"{_named(members)}: {short}{_example(short, members)}."
     absent: dict[str, list[str]] = {}
     for name, reason in plan.absent:
@@ -193,6 +200,18 @@ def out_lines(plan: Plan) -> Iterator[str]:
             absent.setdefault(reason, []).append(name)
     if absent:
         yield "; ".join(f"{', '.join(names)}: {reason}" for reason, names in absent.items()) + "."
+
+
+def _alike(rejected: Sequence[Candidate]) -> Iterator[tuple[str, list[Candidate]]]:
+    """Candidates out for one reason, targets together that lose the very same schemes."""
+    by_target: dict[tuple[str, str], list[Candidate]] = {}
+    for c in rejected:
+        by_target.setdefault((c.short, c.target), []).append(c)
+    same: dict[tuple[str, frozenset[str]], list[Candidate]] = {}
+    for (short, _), members in by_target.items():
+        same.setdefault((short, frozenset(c.scheme.name for c in members)), []).extend(members)
+    for (short, _), members in same.items():
+        yield short, members
 
 
 def _example(short: str, members: list[Candidate]) -> str:

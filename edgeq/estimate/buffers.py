@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
-
 from edgeq.estimate.formats import runtime_of
+from edgeq.estimate.runtime import runtime_overhead
 from edgeq.model.spec import MLP, Attention, GatedDelta, LatentAttention, Mamba, ModelSpec, MoE
 from edgeq.scheme import Scheme
 
@@ -72,15 +69,7 @@ def _ffn_width(f: object) -> int:
 
 def overhead_bytes(spec: ModelSpec, scheme: Scheme, target: str, context: int) -> tuple[int, str]:
     """Bytes the runtime takes beside weights, cache and activations, and where the figure comes from."""
-    measured = _measured(spec, scheme, target, context)
+    measured = runtime_overhead(spec, scheme, target, context)
     if measured is not None:
         return measured, "measured"
     return BASE.get(target, _UNKNOWN), "assumed"
-
-
-def _measured(spec: ModelSpec, scheme: Scheme, target: str, context: int) -> int | None:
-    if find_spec("edgeq.estimate.runtime") is None:
-        return None
-    module: Any = import_module("edgeq.estimate.runtime")
-    value = module.runtime_overhead(spec, scheme, target, context)
-    return None if value is None else int(value)

@@ -33,11 +33,11 @@ def schemes() -> tuple[Scheme, ...]:
 def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     """Why edgeq can't make this artifact itself today, or None when it can. Planning does not depend on it."""
     if target not in TARGETS:
-        return "edgeq exports to ONNX Runtime on a processor today"
+        return "today edgeq exports to ONNX Runtime on a processor"
     if scheme.method not in METHODS:
-        return f"edgeq quantizes by round-to-nearest today, not by {scheme.method}"
+        return f"today edgeq quantizes by round-to-nearest, not by {scheme.method}"
     if scheme.linear.kind == "float":
-        return "edgeq exports quantized checkpoints"
+        return "today edgeq plans unquantized weights, but makes quantized ones"
     if not spec.dense:
-        return "edgeq runs dense models today: softmax attention and one feed-forward a layer"
+        return "today edgeq runs dense models: softmax attention and one feed-forward a layer"
     return None

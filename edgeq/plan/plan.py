@@ -12,6 +12,7 @@ from edgeq.estimate.footprint import footprint
 from edgeq.estimate.formats import bits_per_weight
 from edgeq.estimate.needs import quantization_needs
 from edgeq.estimate.pool import Pool, pool
+from edgeq.estimate.prior import Expected
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import active_parameters, parameters
 from edgeq.plan.candidate import Candidate, Verdict
@@ -22,10 +23,11 @@ from edgeq.plan.quality import expected_quality
 from edgeq.plan.rank import USABLE_KLD, order
 from edgeq.plan.relief import relief
 from edgeq.plan.request import Request
-from edgeq.plan.targets import TARGETS, Target, unavailable
+from edgeq.plan.targets import TARGETS, Support, Target, unavailable
 from edgeq.plan.words import gb
 from edgeq.scheme import Scheme
 
+SLOW = 0.25  # of the expected speed, where a target has to unpack a scheme's weights at every use; assumed
 SHORT = 256  # tokens in the cache at the start of a chat
 TIGHT = 0.9  # above this share of the memory, other programs will feel it
 
@@ -125,7 +127,18 @@ def _judge(
         bits_per_weight=bits_per_weight(spec, scheme, target.name),
         not_yet=not_yet(spec, scheme, target.name),
     )
-    return _verdict(_offloaded(candidate, device, spec, request, known), device, request, target)
+    support = target.support(scheme, device)
+    placed = _offloaded(candidate, device, spec, request, known)
+    if support.level == "slow":
+        placed = replace(placed, expected=_slowed(placed.expected), expected_short=_slowed(placed.expected_short))
+    return _verdict(placed, support, request)
+
+
+def _slowed(expected: Expected | None) -> Expected | None:
+    """Kernels that unpack weights before they multiply move several times the bytes."""
+    if expected is None or expected.basis == "measured here":
+        return expected
+    return replace(expected, tps=SLOW * expected.tps, detail=f"{expected.detail}; a quarter: slow kernels")
 
 
 def _offloaded(c: Candidate, device: Device, spec: ModelSpec, request: Request, known: Experience) -> Candidate:
@@ -140,10 +153,9 @@ def _offloaded(c: Candidate, device: Device, spec: ModelSpec, request: Request, 
     return replace(c, verdict="offload", offload=part, expected=expected, expected_short=None)
 
 
-def _verdict(c: Candidate, device: Device, request: Request, target: Target) -> Candidate:
+def _verdict(c: Candidate, support: Support, request: Request) -> Candidate:
     reasons: list[str] = []
     short = ""
-    support = target.support(c.scheme, device)
     total = c.footprint.total
     if support.level == "refused":
         short = support.reason
