@@ -10,7 +10,10 @@ from edgeq.registry import Progress
 
 @contextmanager
 def steps(title: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A bar for one piece of work; the block gets the function to report to. It vanishes when the block ends."""
+    """A bar for one piece of work; the block gets the function to report to. It vanishes when the block ends.
+
+    A total of 0 says that nobody knows how much there is to do.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -26,6 +29,6 @@ def steps(title: str, *, quiet: bool = False) -> Iterator[Progress]:
         task = bar.add_task("", total=None, title=title)
 
         def report(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what)
+            bar.update(task, completed=done, total=total or None, description=what)
 
         yield report

