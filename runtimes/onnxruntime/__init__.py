@@ -71,14 +71,17 @@ class OnnxRuntime:
         limit = _positive(artifact.model.get("max_positions")) or _DEFAULT_CONTEXT
         if settings.context is not None and settings.context > limit:
             raise EdgeqError(f"the model knows {limit} positions, a context of {settings.context} is too long")
+        switch = _positive(artifact.model.get("rope_switch"))  # longer sequences use other rotary frequencies
+        context = settings.context or min(limit, switch or limit, _DEFAULT_CONTEXT)
         tokenizer = Tokenizer.from_folder(artifact.path)
         engine = open_engine(
             artifact.path / "model.onnx",
-            context=settings.context or min(limit, _DEFAULT_CONTEXT),
+            context=context,
             head_dim=_positive(artifact.model.get("head_dim")),
             threads=settings.threads,
             chunk=settings.chunk,
             spin=settings.spin,
+            long=switch is not None and context > switch,
         )
         return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
 

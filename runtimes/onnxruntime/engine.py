@@ -28,8 +28,12 @@ def open_engine(
     threads: int | None = None,
     chunk: int | None = None,
     spin: bool = True,
+    long: bool = False,
 ) -> OnnxEngine:
     """Load a graph and its weights; `head_dim` is needed only where the graph leaves the caches' width open.
+
+    `long` tells the graph from the first token on that the sequence may fill the whole context: LongRoPE chooses its
+    frequencies by the mask's length, and keys turned by one set do not fit queries turned by the other.
 
     Raises:
         EdgeqError: no such file, damaged, or not a graph this runtime knows.
@@ -43,7 +47,7 @@ def open_engine(
     except Exception as error:  # onnxruntime's errors share no other base
         raise EdgeqError(f"onnxruntime cannot load the model: {_short(error)}", where=path) from error
     graph = read_graph(session, path, head_dim)
-    return OnnxEngine(session, graph, context=context, chunk=chunk, threads=threads)
+    return OnnxEngine(session, graph, context=context, chunk=chunk, threads=threads, long=long)
 
 
 def _session_options(threads: int, spin: bool) -> ort.SessionOptions:
@@ -69,13 +73,21 @@ class OnnxEngine:
     """
 
     def __init__(
-        self, session: ort.InferenceSession, graph: Graph, *, context: int, chunk: int | None = None, threads: int = 0
+        self,
+        session: ort.InferenceSession,
+        graph: Graph,
+        *,
+        context: int,
+        chunk: int | None = None,
+        threads: int = 0,
+        long: bool = False,
     ) -> None:
         self.graph = graph
         self.context = context
         self.threads = threads
         self.chunk = min(chunk or _default_chunk(graph), context)
         self._session: ort.InferenceSession | None = session
+        self._long = long
         self._position = 0
         self._capacity = 0
         self._caches: dict[str, tuple[npt.NDArray[Any], ort.OrtValue]] = {}
@@ -89,7 +101,7 @@ class OnnxEngine:
         self._one = session.io_binding()
         self._many = session.io_binding()
         self._bind_fixed()
-        self._grow(min(_FIRST_CAPACITY, context))
+        self._grow(context if long else min(_FIRST_CAPACITY, context))
 
     @property
     def position(self) -> int:
@@ -109,7 +121,7 @@ class OnnxEngine:
             # Length and contents of the mask are separate facts to the graph: total_sequence_length, the most of any
             # row, comes from its shape, and this row's own length from its sum. So it may be longer than needed,
             # and is bound anew once in 64 tokens instead of at each.
-            self._masked = min(-(-end // _MASK_STEP) * _MASK_STEP, self._capacity)
+            self._masked = self.context if self._long else min(-(-end // _MASK_STEP) * _MASK_STEP, self._capacity)
             _input(self._one, "attention_mask", self._mask, (1, self._masked))
         self._run(self._one)
         self._position = end
@@ -155,7 +167,7 @@ class OnnxEngine:
         self._mask[self._position : end] = 1
         # For a first prompt the operator compares total length and number of tokens: the mask's length is exact here.
         _input(self._many, "input_ids", tokens, tokens.shape)
-        _input(self._many, "attention_mask", self._mask, (1, end))
+        _input(self._many, "attention_mask", self._mask, (1, self.context if self._long else end))
         _output(self._many, "logits", rows)
         self._run(self._many)
         self._position = end

@@ -116,6 +116,15 @@ def windowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def longrope(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LongRoPE model that turns to other frequencies beyond 16 tokens."""
+    numbers = {"short_factor": [1.0 + 0.02 * i for i in range(8)], "long_factor": [1.5 + i / 2 for i in range(8)]}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, **numbers}
+    changes = {"model_type": "phi3", "head_dim": 16, "original_max_position_embeddings": 16, "rope_parameters": rope}
+    return _export(tmp_path_factory.mktemp("runtime") / "longrope", **changes)
+
+
+@pytest.fixture(scope="session")
 def without_logits_from(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same graph without the optional input: logits of every token, as other exporters write it."""
 

@@ -55,6 +55,20 @@ def test_prefill_in_chunks_then_decode_equals_one_plain_run(folder):
         np.testing.assert_allclose(session.logits(IDS), reference, atol=1e-4)
 
 
+def test_a_context_beyond_the_longrope_switch_uses_long_factors_from_the_first_token(longrope):
+    reference = plain_logits(longrope, IDS)  # one run of 40 tokens: long factors throughout
+    with edgeq.load(longrope, context=64, chunk=7, **ONE) as session:
+        engine = session.engine
+        for at in range(0, 21, 7):
+            np.testing.assert_allclose(engine.prefill(IDS[at : at + 7]), reference[at + 6], atol=1e-4)
+        for at in range(21, len(IDS)):
+            np.testing.assert_allclose(engine.decode(IDS[at]), reference[at], atol=1e-4)
+    with edgeq.load(longrope, **ONE) as session:  # by default the context ends where the switch is
+        assert session.context == 16
+        np.testing.assert_allclose(session.logits(IDS[:16]), plain_logits(longrope, IDS[:16]), atol=1e-4)
+        assert np.abs(session.logits(IDS[:16])[-1] - reference[15]).max() > 0.01
+
+
 def test_cache_grows_without_losing_what_it_holds(windowed, artifact):
     ids = np.random.default_rng(6).integers(0, 256, 600).tolist()
     for folder in (windowed, artifact):
