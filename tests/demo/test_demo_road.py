@@ -1,0 +1,198 @@
+"""The demo's road on a tiny model: what it leaves, what it takes up again, what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from edgeq.artifact import read_artifact
+from edgeq.benchmark import Promise
+from edgeq.cli.demo_ import Teller, render
+from edgeq.demo import road
+from edgeq.demo.report import Outcome, Report
+from edgeq.demo.road import STEPS, Settings, run_demo
+from edgeq.device.spec import Device
+from edgeq.errors import EdgeqError
+from edgeq.jsonable import from_json
+from edgeq.measure.bench import Workload
+from edgeq.registry import Progress
+from edgeq.store import Store
+
+SMALL = Workload(prompt_tokens=(16,), tokens=8, context=8, reps=1, threads=1)
+
+
+class Listener:
+    """Remembers what it was told; `interrupt` names a step after which it fails like a killed process."""
+
+    def __init__(self, interrupt: str | None = None) -> None:
+        self.interrupt = interrupt
+        self.reused: dict[str, bool] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Progress]:
+        yield lambda done, total, what: None
+
+    def done(self, name: str, what: str, seconds: float, reused: bool) -> None:
+        assert what and "\n" not in what
+        self.reused[name] = reused
+        if name == self.interrupt:
+            raise KeyboardInterrupt
+
+
+Ask = Callable[..., Settings]
+
+
+@pytest.fixture
+def ask(tiny_model: Path, machine: Device, tmp_path: Path) -> Ask:
+    def make(**changes: object) -> Settings:
+        settings = Settings(out=tmp_path / "out", model=str(tiny_model), workload=SMALL)
+        return replace(settings, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_the_road_ends_in_an_artifact_and_a_report(ask: Ask) -> None:
+    listener, settings = Listener(), ask()
+    report = run_demo(settings, listener)
+    assert tuple(listener.reused) == STEPS and not any(listener.reused.values())
+    artifact = read_artifact(settings.artifact)
+    assert artifact.verify["verdict"] == "pass"
+    assert artifact.plan["promise"]["decode_tps"] == report.outcomes[0].planned
+    assert [o.name for o in report.outcomes] == ["decode", "peak memory", "weights on disk"]
+    assert all(o.measured > 0 and o.planned for o in report.outcomes)
+    assert report.prompt == "The capital of France is" and report.scheme.startswith("rtn-int4")
+    assert [name for name, _ in report.seconds] == list(STEPS)
+    assert from_json(Report, json.loads((settings.out / "report.json").read_text("utf-8"))) == report
+    assert [b.artifact for b in Store().benchmarks()] == [str(settings.artifact)]
+
+
+def test_a_second_run_takes_up_what_is_finished(ask: Ask) -> None:
+    first = run_demo(ask(), Listener())
+    listener = Listener()
+    second = run_demo(ask(), listener)
+    assert [name for name, reused in listener.reused.items() if reused] == ["export", "verify"]
+    assert second.verification == first.verification
+    assert second.benchmark.promise == first.benchmark.promise  # what was promised before anything was measured
+
+
+@pytest.mark.parametrize(("after", "kept"), [("quantize", {"quantize"}), ("export", {"quantize", "export"})])
+def test_a_killed_run_goes_on_where_it_stopped(ask: Ask, after: str, kept: set[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(ask(), Listener(interrupt=after))
+    listener = Listener()
+    run_demo(ask(), listener)
+    assert {name for name, reused in listener.reused.items() if reused} == kept
+
+
+def test_a_damaged_artifact_is_made_again(ask: Ask) -> None:
+    run_demo(ask(), Listener())
+    data = next(p for p in ask().artifact.iterdir() if p.name.startswith("model.") and p.suffix != ".json")
+    data.write_bytes(data.read_bytes()[:-1])
+    listener = Listener()
+    run_demo(ask(), listener)
+    assert listener.reused["quantize"] and not listener.reused["export"] and not listener.reused["verify"]
+
+
+def test_without_its_checkpoint_a_finished_demo_still_reruns(ask: Ask) -> None:
+    report = run_demo(ask(keep=False), Listener())
+    assert report.checkpoint is None and not ask().checkpoint.exists()
+    listener = Listener()
+    run_demo(ask(keep=False), listener)
+    assert "quantize" not in listener.reused and listener.reused["export"]
+
+
+def test_force_begins_anew_and_spares_what_is_not_the_demos(ask: Ask) -> None:
+    run_demo(ask(), Listener())
+    (ask().out / "notes.txt").write_text("mine")
+    listener = Listener()
+    run_demo(ask(force=True), listener)
+    assert not any(listener.reused.values())
+    assert (ask().out / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_of_somebody_elses_is_refused(ask: Ask) -> None:
+    ask().out.mkdir()
+    (ask().out / "thesis.tex").write_text("x")
+    with pytest.raises(EdgeqError, match="exists already"):
+        run_demo(ask(), Listener())
+    assert [p.name for p in ask().out.iterdir()] == ["thesis.tex"]
+
+
+def test_a_demo_of_other_settings_is_refused_without_force(ask: Ask) -> None:
+    run_demo(ask(), Listener())
+    with pytest.raises(EdgeqError, match=r"a demo of model .*tiny-llama, 4 bits.*--force"):
+        run_demo(ask(bits=8), Listener())
+    assert run_demo(ask(bits=8, force=True), Listener()).scheme.startswith("rtn-int8")
+
+
+def test_bits_that_nothing_has_are_refused_with_the_reason(ask: Ask) -> None:
+    with pytest.raises(EdgeqError, match=r"nothing with 3 bits can be made for onnxruntime/cpu: .*--bits 4"):
+        run_demo(ask(bits=3), Listener())
+
+
+def test_a_model_that_is_not_there_is_one_line(ask: Ask, tmp_path: Path) -> None:
+    with pytest.raises(EdgeqError) as caught:
+        run_demo(ask(model=str(tmp_path / "none.gguf")), Listener())
+    assert "none.gguf" in caught.value.line and "\n" not in caught.value.line
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_finishes(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(EdgeqError, match="No space left on device"):
+            run_demo(ask(), Listener())
+    assert not ask().artifact.exists()
+    assert run_demo(ask(), Listener()).verification.verdict == "pass"
+
+
+def test_a_failed_verification_ends_the_demo(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_demo(ask(), Listener())
+    other = run_demo(ask(out=ask().out.with_name("other")), Listener())
+    failed = replace(other.verification, verdict="fail", reasons=("it computes something else",))
+    monkeypatch.setattr(road, "verify", lambda *a, **k: failed)
+    shutil.rmtree(ask().artifact)
+    with pytest.raises(EdgeqError, match="it computes something else"):
+        run_demo(ask(), Listener())
+    assert read_artifact(ask().artifact).verify["verdict"] == "fail"
+
+
+def test_the_report_fits_eighty_columns_and_says_all(ask: Ask) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    report = run_demo(ask(), Teller(console))
+    render(report, console)
+    lines = out.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines if str(ask().out) not in line) <= 80
+    text = out.getvalue()
+    for word in (*STEPS, "planned", "measured", "ratio", "edgeq.load(", "edgeq run", "The capital of France is"):
+        assert word in text, word
+
+
+def test_goals_are_judged_on_both_sides() -> None:
+    def one(planned: float | None, measured: float, goal: float | None = 0.15) -> Outcome:
+        return Outcome("decode", "tok/s", planned, measured, goal)
+
+    assert [one(100, m).met for m in (84, 86, 114, 116)] == [False, True, True, False]
+    assert one(None, 5).met is None and one(None, 5).ratio is None
+    assert one(100, 50, None).met is None and one(100, 50, None).ratio == 0.5
+
+
+def test_nothing_promised_is_not_an_error(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(road, "promise_for", lambda *a: Promise())
+    report = run_demo(ask(), Listener())
+    out = io.StringIO()
+    render(report, Console(file=out, width=80))
+    assert report.outcomes[0].met is None and "not planned" in out.getvalue()
