@@ -48,7 +48,6 @@ PACKAGES = (
     Wanted("gguf", "gguf", "quantize", "GGUF models as a source"),
     Wanted("sentencepiece", "sentencepiece", "quantize", "models that ship only a tokenizer.model"),
     Wanted("onnx", "onnx", "onnx", "`edgeq export`"),
-    Wanted("onnx-ir", "onnx_ir", "onnx", "`edgeq export`"),
     Wanted("openvino", "openvino", "openvino", "Intel GPUs and NPUs"),
     Wanted("textual", "textual", "tui", "the wizard"),
     Wanted("onnxruntime-genai", "onnxruntime_genai", None, "a second runtime for the same artifact"),
