@@ -25,7 +25,7 @@ class Recipe:
 
     Attributes:
         model: folder, GGUF file or hub id of the source.
-        method: name of a composition in `edgeq.quantize.methods`.
+        method: name of a composition in `edgeq.quantize.methods`; `none` for a model kept in half precision.
         bits, group_size, symmetric: grid of the linear layers; 16 bits keep them in half precision, a group of
             -1 is a whole row.
         embed_bits, embed_group_size, embed_symmetric: grid of the embedding.
@@ -53,6 +53,8 @@ class Recipe:
                 if getattr(self, field) not in allowed:
                     known = ", ".join(map(str, allowed))
                     raise EdgeqError(f"{field} is {getattr(self, field)}", where="recipe", hint=f"Choose from {known}")
+        if self.method == "none" and (self.bits, self.embed_bits) != (16, 16):
+            raise EdgeqError("the method `none` keeps 16 bits", where="recipe", hint="Choose a method, e.g. rtn")
 
     @property
     def scheme(self) -> Scheme:
@@ -83,7 +85,7 @@ def recipe_for(model: str, scheme: Scheme) -> Recipe:
     heads: dict[Grid | None, HeadGrid] = {F16: "float", scheme.linear: "linear", scheme.embed: "embed", None: "embed"}
     return Recipe(
         model=model,
-        method=scheme.method if scheme.method != "none" else "rtn",
+        method=scheme.method,
         bits=scheme.linear.bits,
         group_size=scheme.linear.group_size,
         symmetric=scheme.linear.symmetric and scheme.linear.kind == "int",

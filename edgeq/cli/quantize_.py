@@ -80,6 +80,8 @@ def _recipe(file: Path | None, given: dict[str, object]) -> Recipe:
     base = recipe_json(read_recipe(file)) if file is not None else {}
     if "model" not in base and "model" not in given:
         raise EdgeqError("no model", hint="edgeq quantize MODEL -o FOLDER, or --recipe FILE")
+    if given.get("bits") == 16 and "embed_bits" not in given:
+        given["embed_bits"] = 16  # half precision is meant for the whole model
     return from_json(Recipe, {**base, **given}, "the options")
 
 

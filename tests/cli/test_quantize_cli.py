@@ -67,6 +67,11 @@ def test_a_recipe_file_and_options_beside_it(model: Path, tmp_path: Path) -> Non
     assert Checkpoint.open(tmp_path / "q").scheme.name == "rtn-int5-g16"
 
 
+def test_the_plan_s_half_precision_command(model: Path, tmp_path: Path) -> None:
+    assert run(model, "--method", "none", "--bits", 16, "--group-size", -1, "--symmetric", "-o", tmp_path / "q") == 0
+    assert Checkpoint.open(tmp_path / "q").scheme.name == "fp16"
+
+
 def test_dry_run_writes_nothing(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(model, "--dry-run", "-o", tmp_path / "q") == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
@@ -83,6 +88,7 @@ def test_dry_run_writes_nothing(model: Path, tmp_path: Path, capsys: pytest.Capt
         (["MODEL", "--bits", "x", "-o", "OUT"], "--bits"),
         (["MODEL", "--group-size", 100, "-o", "OUT"], "group_size is 100"),
         (["MODEL", "--method", "magic", "-o", "OUT"], "no quantization method"),
+        (["MODEL", "--method", "none", "-o", "OUT"], "keeps 16 bits"),
         (["MODEL", "--head", "big", "-o", "OUT"], "'big'"),
         (["MODEL", "-o", "MODEL"], "exists already"),
         (["/none/such", "-o", "OUT"], "no such file"),
