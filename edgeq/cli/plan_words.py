@@ -8,7 +8,9 @@ from rich.markup import escape
 
 from edgeq.device.spec import Accelerator, Device, Figure
 from edgeq.estimate.buffers import CHUNK
+from edgeq.estimate.gguf_header import header
 from edgeq.estimate.kv import kv_bytes_per_token, state_bytes
+from edgeq.estimate.onnx_file import onnx_data_bytes
 from edgeq.estimate.pool import pool
 from edgeq.model.spec import Attention, LatentAttention
 from edgeq.plan.candidate import Candidate
@@ -131,13 +133,20 @@ def arithmetic(plan: Plan, c: Candidate) -> Iterator[tuple[str, str, str]]:
     """(part, amount, how it comes about) of the memory, the total last."""
     need, request = c.footprint, plan.request
     bits = f"{plan.parameters / 1e9:.2f}B weights at {c.bits_per_weight:.2f} bits"
-    yield "weights", gb(need.weights), bits + (", with the file's header" if c.scheme.gguf_type else "")
+    yield "weights", gb(need.weights), bits + _file_words(plan, c)
     yield "KV cache", gb(need.kv_cache), _cache_words(plan, c)
     yield "buffers", gb(need.activations), f"a prompt is read {min(CHUNK, request.context)} tokens at a time"
     yield "runtime", gb(need.overhead), _RUNTIME_WORDS[need.overhead_basis]
     spare = c.capacity - need.total
     end = f"{gb(spare)} to spare" if spare >= 0 else f"{gb(-spare)} on the processor's side"
     yield "total", gb(need.total), f"of {gb(c.capacity)}: {end}"
+
+
+def _file_words(plan: Plan, c: Candidate) -> str:
+    if c.scheme.gguf_type:
+        return ", the file to the byte" if header(plan.model).exact else ", with the file's header"
+    whole = c.target.startswith("onnxruntime") and onnx_data_bytes(plan.model, c.scheme) is not None
+    return ", the file to the byte" if whole else ""
 
 
 def _cache_words(plan: Plan, c: Candidate) -> str:

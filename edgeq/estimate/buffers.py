@@ -71,5 +71,5 @@ def overhead_bytes(spec: ModelSpec, scheme: Scheme, target: str, context: int) -
     """Bytes the runtime takes beside weights, cache and activations, and where the figure comes from."""
     measured = runtime_overhead(spec, scheme, target, context)
     if measured is not None:
-        return measured, "measured"
+        return max(0, measured), "measured"
     return BASE.get(target, _UNKNOWN), "assumed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import cache, lru_cache
 from edgeq.estimate import gguf
 from edgeq.estimate.ggml import stored_type, type_bytes
 from edgeq.estimate.gguf_header import file_bytes
+from edgeq.estimate.onnx_file import block_size, onnx_data_bytes
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
@@ -47,7 +47,7 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
         return rows * type_bytes(kind, columns)
     size = columns if grid.group_size == -1 else grid.group_size
     if runtime == "onnxruntime":
-        size = _onnx_block(grid)
+        size = block_size(grid)
     groups = _ceil(columns, size)
     stored_zeros = 0 if grid.zero == "none" else rows * groups
     if runtime == "onnxruntime":
@@ -60,14 +60,6 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
     scale = 2 if grid.scale_dtype == "f16" else 4
     zeros = 4 * rows * _ceil(groups * grid.bits, 32) if grid.zero == "int" else 4 * stored_zeros
     return 4 * rows * _ceil(columns * grid.bits, 32) + scale * rows * groups + zeros
-
-
-def _onnx_block(grid: Grid) -> int:
-    """Block of `MatMulNBits` (16 to 256, a power of two; two-bit codes run fast up to 128 only)."""
-    if grid.group_size == -1:
-        return 128
-    largest = 128 if grid.bits == 2 else 256
-    return math.gcd(grid.group_size, largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +112,17 @@ def _grid_of(t: TensorSpec, scheme: Scheme) -> Grid | None:
 
 @lru_cache(maxsize=1024)
 def weight_bytes(spec: ModelSpec, scheme: Scheme, target: str | None = None) -> int:
-    """Bytes of all weights under `scheme` as `target`'s runtime stores them; for GGUF the whole file, header included.
+    """Bytes of all weights under `scheme` as `target`'s runtime stores them; for GGUF and dense ONNX
+    models the whole file: header, rotary tables and padding included.
 
     Args:
         target: `onnxruntime/cpu`, `openvino/gpu`, ... or None for the neutral layout.
     """
     if scheme.gguf_type is not None:
         return file_bytes(spec, scheme.gguf_type)
+    whole_file = onnx_data_bytes(spec, scheme) if runtime_of(target) == "onnxruntime" else None
+    if whole_file is not None:
+        return whole_file
     return sum(t.n_bytes for t in stored_tensors(spec, scheme, runtime_of(target)))
 
 

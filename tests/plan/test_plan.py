@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgeq.benchmark import Benchmark, Decode, Promise, Samples, device_key
-from edgeq.device.spec import Accelerator
+from edgeq.device.spec import Accelerator, Figure, KernelRate
 from edgeq.errors import EdgeqError
 from edgeq.estimate import footprint
 from edgeq.jsonable import to_json
@@ -221,6 +221,35 @@ def test_other_models_measured_here_teach_the_share(make, laptop_of):
     assert best.expected.tps == pytest.approx(0.4 * best.ceiling.decode_tps)
     eight = next(c for c in plan.candidates if c.scheme.name == "rtn-int8-g32" and c.target == "onnxruntime/cpu")
     assert eight.expected.basis == "prior"
+
+
+KERNELS = {
+    "MatMulNBits-4-g32": 20e9,
+    "MatMulNBits-4-g128": 25e9,
+    "MatMulNBits-8-g32": 15e9,
+    "MatMul-f32": 4e9,
+    "GroupQueryAttention": 2e9,
+    "glue": 1e9,
+    "MatMulNBits-node": 2e-6,
+    "GroupQueryAttention-node": 1e-5,
+    "glue-node": 1e-6,
+    "step": 1e-4,
+}
+
+
+def test_kernels_measured_here_come_before_a_learned_share_and_after_a_measurement(make, laptop_of):
+    rates = tuple(KernelRate("onnxruntime/cpu", name, Figure(v, "", "measured")) for name, v in KERNELS.items())
+    device = laptop_of(16, kernels=rates)
+    learned = benchmark(device, "small", "rtn-int4-g32", 40.0, 100.0)
+    measured = benchmark(device, "llama-3.1-8b", "rtn-int4-g32", 2.5)
+
+    def expected(*known):
+        found = make(device, "llama-3.1-8b", known, context=160, targets=("onnxruntime/cpu",)).candidates
+        return next(c.expected for c in found if c.scheme.name == "rtn-int4-g32")
+
+    assert expected(learned).basis == "kernels measured here"
+    assert 1 < expected(learned).tps < 20e9 / 7.5e9
+    assert expected(learned, measured).basis == "measured here"
 
 
 def test_a_plan_is_json(make, card_of):
