@@ -69,7 +69,7 @@ def render(found: Benchmark, console: Console) -> None:
     console.print(f"[dim]{escape(found.device)}; {_threads(found.threads)}[/]", highlight=False)
     console.print(_table(found))
     for line in found.warnings:
-        console.print(f"[yellow]! {line}[/]", highlight=False)
+        console.print(f"[yellow]! {escape(line)}[/]", highlight=False)
     if not found.warnings:
         console.print(f"[dim]Other programs took {found.load_during:.0%} of the machine meanwhile.[/]", highlight=False)
     if found.promise.basis:

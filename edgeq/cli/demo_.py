@@ -79,19 +79,23 @@ def render(report: Report, console: Console) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    sample = Text(report.prompt, "bold cyan") + Text(f" {report.answer.strip()}")
+    sample = Text.assemble((report.prompt, "bold cyan"), f" {report.answer.strip()}")
     console.print()
     console.print(Panel(sample, title="it runs", title_align="left", border_style="cyan", width=min(80, console.width)))
+    console.print()
     console.print(_outcomes(report))
+    console.print()
     console.print(f"[dim]Planned: {escape(report.benchmark.promise.basis)}.[/]", highlight=False)
     for line in report.benchmark.warnings:
         console.print(f"[yellow]! {escape(line)}[/]", highlight=False)
     console.print()
     console.print(
-        f"[bold]Artifact[/]    {escape(report.artifact)}  ({report.artifact_bytes / 1e6:.0f} MB)", soft_wrap=True
+        f"[bold]Artifact[/]    {escape(report.artifact)}  ({report.artifact_bytes / 1e6:.0f} MB)",
+        highlight=False,
+        soft_wrap=True,
     )
     if report.checkpoint:
-        console.print(f"[bold]Checkpoint[/]  {escape(report.checkpoint)}", soft_wrap=True)
+        console.print(f"[bold]Checkpoint[/]  {escape(report.checkpoint)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Chat[/]        edgeq run {escape(report.artifact)}", highlight=False, soft_wrap=True)
     console.print("[bold]In Python[/]")
     console.print(_snippet(report))

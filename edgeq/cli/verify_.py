@@ -104,7 +104,7 @@ def render(artifact: Artifact, found: Verification, console: Console) -> None:
     if found.verdict == "pass":
         console.print("[green]✓ The artifact computes what the checkpoint says.[/]")
     for reason in found.reasons:
-        console.print(f"[red]✗ {reason}[/]", highlight=False)
+        console.print(f"[red]✗ {escape(reason)}[/]", highlight=False)
 
 
 def _row(d: Divergence) -> tuple[str, ...]:
