@@ -62,7 +62,7 @@ def test_the_artifact_is_whole_and_verified(demo: Demo) -> None:
 
 
 def test_planned_and_measured_stand_side_by_side(demo: Demo) -> None:
-    folder, environment, report = demo
+    _, environment, report = demo
     assert [o.name for o in report.outcomes] == ["decode", "peak memory", "weights on disk"]
     assert all(o.planned and o.measured > 0 for o in report.outcomes)
     decode, memory, weights = report.outcomes
