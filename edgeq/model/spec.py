@@ -170,7 +170,7 @@ class ModelSpec:
     estimated: tuple[str, ...] = field(default=())
 
     def __hash__(self) -> int:
-        """Cheap: specs key the caches of every estimate, and walking all layers each time would cost more than they do."""
+        """Cheap: specs key the caches of every estimate; walking all layers each time would cost more than they do."""
         return hash((self.name, self.family, self.hidden_size, self.vocab_size, len(self.layers), self.tied))
 
     @property
