@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +12,14 @@ import pytest
 
 import edgeq
 from edgeq.artifact import read_artifact
-from edgeq.demo.report import Report
 from edgeq.demo.road import STEPS
-from edgeq.jsonable import from_json
 from edgeq.store import Store
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], Report]:
-    """The folder, the environment it was made in, and the report that the command printed."""
-    folder = tmp_path_factory.mktemp("e2e")
-    environment = {**os.environ, "EDGEQ_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
-    done = run(folder, environment)
-    assert done.returncode == 0, done.stderr
-    return folder, environment, from_json(Report, json.loads(done.stdout))
-
-
-def run(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "edgeq", "demo", "--out", "demo", "--json"]
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=1800)
-
-
-Demo = tuple[Path, dict[str, str], Report]
-
-
-def test_the_capital_of_france_is_paris(demo: Demo) -> None:
-    folder, _, report = demo
+def test_the_capital_of_france_is_paris(demo: Any) -> None:
+    folder, report = demo.folder, demo.report
     assert report.prompt == "The capital of France is" and report.answer.lstrip().startswith("Paris")
     session: Any = edgeq.load(folder / "demo" / "artifact")
     try:
@@ -52,8 +28,8 @@ def test_the_capital_of_france_is_paris(demo: Demo) -> None:
         session.close()
 
 
-def test_the_artifact_is_whole_and_verified(demo: Demo) -> None:
-    folder, _, report = demo
+def test_the_artifact_is_whole_and_verified(demo: Any) -> None:
+    folder, report = demo.folder, demo.report
     artifact = read_artifact(folder / "demo" / "artifact")
     assert artifact.verify["verdict"] == report.verification.verdict == "pass"
     assert report.verification.text is not None and report.verification.text.top1 > 0.9
@@ -61,8 +37,8 @@ def test_the_artifact_is_whole_and_verified(demo: Demo) -> None:
     assert (folder / "demo" / "checkpoint" / "manifest.json").is_file()
 
 
-def test_planned_and_measured_stand_side_by_side(demo: Demo) -> None:
-    _, environment, report = demo
+def test_planned_and_measured_stand_side_by_side(demo: Any) -> None:
+    environment, report = demo.environment, demo.report
     assert [o.name for o in report.outcomes] == ["decode", "peak memory", "weights on disk"]
     assert all(o.planned and o.measured > 0 for o in report.outcomes)
     decode, memory, weights = report.outcomes
@@ -75,12 +51,10 @@ def test_planned_and_measured_stand_side_by_side(demo: Demo) -> None:
     assert kept[0] == report.benchmark
 
 
-def test_a_second_run_reuses_what_is_finished(demo: Demo) -> None:
-    folder, environment, first = demo
+def test_a_second_run_reuses_what_is_finished(demo: Any) -> None:
+    folder, first = demo.folder, demo.report
     made = (folder / "demo" / "artifact" / "model.onnx").stat().st_mtime_ns
-    done = run(folder, environment)
-    assert done.returncode == 0, done.stderr
-    again = from_json(Report, json.loads(done.stdout))
+    again = demo.again()
     assert (folder / "demo" / "artifact" / "model.onnx").stat().st_mtime_ns == made
     assert again.answer == first.answer and again.verification == first.verification
     assert again.benchmark.promise == first.benchmark.promise
