@@ -124,12 +124,16 @@ def _outcomes(report: Report) -> Table:
     for one in report.outcomes:
         ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
         table.add_row(f"{one.name}, {one.unit}", _figure(one.planned), _figure(one.measured), ratio, _goal(one))
-    reached = report.benchmark.promise.ceiling_tps
-    if reached:
-        share = report.benchmark.decode.tps.median / reached
-        table.add_row("decode ceiling, tok/s", _figure(reached), "", "", f"[dim]{share:.0%} of it reached[/]")
+    promise = report.benchmark.promise
+    if promise.ceiling_tps:
+        share = report.benchmark.decode.tps.median / promise.ceiling_tps
+        table.add_row(
+            "decode ceiling, tok/s", _figure(promise.ceiling_tps), "", "", f"[dim]{share:.0%} of it reached[/]"
+        )
     for prefill in report.benchmark.prefill:
-        table.add_row(f"prefill {prefill.tokens}, tok/s", "", _figure(prefill.tps.median), "", "")
+        said = promise.prefill_tps if promise.prefill_tokens == prefill.tokens else None
+        ratio = f"{prefill.tps.median / said:.2f}" if said else ""
+        table.add_row(f"prefill {prefill.tokens}, tok/s", _figure(said), _figure(prefill.tps.median), ratio, "")
     start = report.benchmark.import_s + report.benchmark.load_s
     table.add_row("import and load, s", "", f"{start:.2f}", "", "")
     return table

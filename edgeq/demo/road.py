@@ -17,7 +17,7 @@ from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.weights import Weights
 from edgeq.demo.report import Report, outcomes
 from edgeq.demo.source import Source, demo_model
-from edgeq.device.load_ref import load_device
+from edgeq.device.profile import profile_device
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.estimate import weight_bytes
@@ -221,7 +221,7 @@ class _Walk:
 
     def profile(self) -> Device:
         with self._step("profile") as (_, told):
-            device = load_device("auto")
+            device = profile_device(quick=False)  # with the runtime's kernels: the plan rests on them
             speed = device.memory.read_bandwidth
             reads = f", reads {speed.value / 1e9:.0f} GB/s" if speed else ""
             told.what = f"{device.cpu.name}, {device.cpu.threads} threads, {_gib(device)} GiB{reads}"

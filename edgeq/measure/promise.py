@@ -11,6 +11,8 @@ from edgeq.checkpoint.store import Checkpoint
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.estimate import ceiling, footprint
+from edgeq.estimate.prior import Expected
+from edgeq.estimate.speed import expected_decode, expected_prefill
 from edgeq.jsonable import from_json
 from edgeq.measure.bench import Workload
 from edgeq.model.spec import ModelSpec
@@ -22,16 +24,24 @@ from edgeq.scheme import Scheme
 def promise_for(device: Device, spec: ModelSpec, scheme: Scheme, target_name: str, work: Workload) -> Promise:
     """The plan's own estimate, for the lengths that the benchmark runs.
 
-    Decode speed is that in the middle of the decoding (`context + tokens / 2` tokens in the cache), memory that of the
-    longest sequence.
+    Decode speed is that in the middle of the decoding (`context + tokens / 2` tokens in the cache), prefill speed and
+    memory those of the longest sequence.
     """
     kv = target(target_name).kv_dtypes[0]
     middle = work.context + work.tokens // 2
     longest = max(*work.prompt_tokens, work.context + work.tokens)
-    bound = ceiling(device, spec, scheme, target_name, middle, kv_dtype=kv, prompt=max(work.prompt_tokens))
-    expected = Experience(device).decode(spec, scheme, target_name, middle, 1, bound.decode_tps, kv)
+    prompt = max(work.prompt_tokens)
+    bound = ceiling(device, spec, scheme, target_name, middle, kv_dtype=kv, prompt=prompt)
+    expected: Expected | None
+    if work.threads is None:
+        expected = Experience(device).decode(spec, scheme, target_name, middle, 1, bound.decode_tps, kv)
+    else:  # what was measured before had another number of threads
+        expected = expected_decode(device, spec, scheme, target_name, context=middle, threads=work.threads)
+    prefill = expected_prefill(device, spec, scheme, target_name, prompt=prompt, threads=work.threads)
     return Promise(
         decode_tps=expected.tps if expected else None,
+        prefill_tps=prefill.tps if prefill else None,
+        prefill_tokens=prompt if prefill else None,
         memory_bytes=footprint(spec, scheme, target_name, longest, kv_dtype=kv).total,
         ceiling_tps=bound.decode_tps,
         basis=f"{expected.basis}, {expected.detail}" if expected else "",

@@ -76,5 +76,5 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     cpu = Cpu("Test processor", "x86_64", 2, 2, ("avx2",))
     memory = Memory(16 << 30, 8 << 30, Figure(20e9, "B/s", "measured"))
     device = Device("test", "local", "Linux", cpu, memory)
-    monkeypatch.setattr(road, "load_device", lambda ref: device)
+    monkeypatch.setattr(road, "profile_device", lambda **_: device)
     return device
