@@ -3,9 +3,9 @@
 A decoding step of the exported graph is a sum of known parts, each timed alone by the runtime's probe
 (`edgeq/runtimes/onnxruntime/probe.py` says what every rate means):
 
-    seconds = sum over matrices (weights * seconds per weight + start of a node)
-            + sum over layers (start of attention + 2 * heads * head_dim * cached tokens / its rate)
-            + norms and activations (nodes * start + elements / rate) + the loop around the graph
+    seconds = sum over matrices of weights * seconds per weight
+            + sum over layers (what a block costs beside its weights + 2 * heads * head_dim * cached tokens / rate)
+            + the loop around the graph
 
 Measured rates hold both limits of the roofline, the memory's and the kernel's arithmetic, so no share of a ceiling is
 guessed. Where nothing was measured the prior share of the ceiling stands in (`edgeq.estimate.prior`).
@@ -20,13 +20,24 @@ from dataclasses import dataclass
 from edgeq.device.spec import Device
 from edgeq.estimate.ceiling import ceiling, prefill_flop
 from edgeq.estimate.prior import Basis, Expected, prior_decode
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, Layer, ModelSpec
 from edgeq.scheme import Grid, Scheme
 
 BASIS: Basis = "kernels measured here"
 _BASE = "MatMulNBits-4-g32"
-_NEEDED = (_BASE, "MatMulNBits-4-g128", "MatMulNBits-8-g32", "MatMul-f32", "GroupQueryAttention", "glue")
-_STARTS = ("MatMulNBits-node", "GroupQueryAttention-node", "glue-node", "step")
+_NEEDED = (
+    _BASE,
+    "MatMulNBits-4-g128",
+    "MatMulNBits-8-g32",
+    "MatMul-f32",
+    "GroupQueryAttention",
+    "glue",
+    "layer",
+    "step",
+)
+# The block that `layer` was measured on: its nodes and the values they write (`runtimes/onnxruntime/tiny_block.py`).
+_LAYER_NODES = 10
+_LAYER_VALUES = 2 * 512 + 4 * 1536
 _CACHE_SHARE = 0.5  # of the last cache that weights may fill and still be there at the next token
 _CHUNK = 128  # prompt tokens a run of the graph takes in edgeq's session
 # Seconds around the graph for each token, measured with edgeq's session: generator, bindings, detokenizer; and for
@@ -51,12 +62,12 @@ class Parts:
         return self.matrices + self.head + self.attention + self.glue + self.loop
 
     def words(self) -> str:
-        """E.g. `matrices 4.1 ms, head 0.8, attention 0.5, norms and activations 0.3, loop 0.1`."""
+        """E.g. `matrices 4.1 ms, head 0.8, attention 0.5, nodes 0.9, loop 0.1`."""
         named = {
             "matrices": self.matrices,
             "head": self.head,
             "attention": self.attention,
-            "norms and activations": self.glue,
+            "nodes": self.glue,
             "loop": self.loop,
         }
         first, *rest = [f"{name} {1000 * seconds:.2g}" for name, seconds in named.items()]
@@ -93,7 +104,7 @@ def expected_prefill(
     rate = rates.get(f"{_BASE}-prefill")
     if rate is not None and _fits(spec, scheme, rates):
         seconds = prefill_flop(spec, prompt) / (rate * _scale(device, threads))
-        seconds += math.ceil(prompt / _CHUNK) * (rates["step"] + _nodes(spec) * rates["glue-node"])
+        seconds += math.ceil(prompt / _CHUNK) * sum(_block(spec, layer, rates) for layer in spec.layers)
         return Expected(prompt / (_STEADY * seconds), BASIS, f"{rate / 1e9:.0f} GFLOP/s at 64 tokens")
     bound = ceiling(device, spec, scheme, target, max(1, prompt), prompt=max(1, prompt)).prefill_tps
     return Expected(bound / 2, "prior", "half of the arithmetic ceiling") if bound else None
@@ -108,18 +119,15 @@ def decode_parts(
         return None
     slower = _STEADY / _scale(device, threads)
     cached = _in_cache(device, spec, scheme)
-    start = rates["MatMulNBits-node"]
     linear = _seconds_per_weight(rates, scheme.linear, cached)
     head = _seconds_per_weight(rates, scheme.head or scheme.embed, cached)
-    matrices = sum(size * linear + start for size in _matrices(spec))
-    attention = sum(_attention(layer.mixer, rates, context) for layer in spec.layers)
-    glue = _nodes(spec) * rates["glue-node"] + _elements(spec) / rates["glue"]
+    around = rates["step"] + _LOOP + spec.vocab_size * _LOOP_LOGIT
     return Parts(
-        matrices=slower * matrices,
-        head=slower * (spec.vocab_size * spec.hidden_size * head + start),
-        attention=slower * attention,
-        glue=_STEADY * glue,
-        loop=_STEADY * (rates["step"] + _LOOP + spec.vocab_size * _LOOP_LOGIT),
+        matrices=slower * sum(_matrices(spec)) * linear,
+        head=slower * spec.vocab_size * spec.hidden_size * head,
+        attention=slower * sum(_attention(layer.mixer, rates, context) for layer in spec.layers),
+        glue=_STEADY * sum(_block(spec, layer, rates) for layer in spec.layers),
+        loop=_STEADY * around,
     )
 
 
@@ -131,7 +139,7 @@ def _rates(device: Device, target: str) -> dict[str, float]:
 
 def _fits(spec: ModelSpec, scheme: Scheme, rates: dict[str, float]) -> bool:
     """Whether these rates describe the exported graph: dense, one token at a time, kernels that were measured."""
-    if any(name not in rates for name in (*_NEEDED, *_STARTS)) or not spec.dense or scheme.act_bits < 16:
+    if any(name not in rates for name in _NEEDED) or not spec.dense or scheme.act_bits < 16:
         return False
     grids = (scheme.linear, scheme.head or scheme.embed)
     return all(g.kind == "float" or (g.kind == "int" and g.bits in (2, 4, 8)) for g in grids)
@@ -167,32 +175,22 @@ def _matrices(spec: ModelSpec) -> Iterator[int]:
 def _attention(mixer: object, rates: dict[str, float], context: int) -> float:
     if not isinstance(mixer, Attention):
         return 0.0
-    seen = min(context, mixer.window or context)
-    return rates["GroupQueryAttention-node"] + 2 * mixer.heads * mixer.head_dim * seen / rates["GroupQueryAttention"]
+    return 2 * mixer.heads * mixer.head_dim * min(context, mixer.window or context) / rates["GroupQueryAttention"]
 
 
-def _nodes(spec: ModelSpec) -> int:
-    """Nodes that are neither matrix nor attention: per layer two norms, split, activation, product; those of
-    normalized queries and keys; and about ten for the lengths, the embedding and the last norm."""
-    norms = 4 if spec.norm_layout == "sandwich" else 2
-    return 10 + sum(norms + 3 + (7 if _qk_norm(layer.mixer) else 0) for layer in spec.layers)
-
-
-def _elements(spec: ModelSpec) -> int:
-    """Values that those nodes write for one token."""
-    total = 2 * spec.hidden_size
-    norms = 4 if spec.norm_layout == "sandwich" else 2
-    for layer in spec.layers:
-        total += norms * spec.hidden_size
-        if isinstance(layer.ffn, MLP):
-            total += 4 * layer.ffn.intermediate
-        if isinstance(layer.mixer, Attention) and _qk_norm(layer.mixer):
-            total += 2 * (layer.mixer.heads + 2 * layer.mixer.kv_heads) * layer.mixer.head_dim
-    return total
-
-
-def _qk_norm(mixer: object) -> bool:
-    return isinstance(mixer, Attention) and mixer.qk_norm != "none"
+def _block(spec: ModelSpec, layer: Layer, rates: dict[str, float]) -> float:
+    """Seconds of one block beside weights and cached tokens: the measured one's, more where there are more nodes
+    (sandwich norms; normalized queries and keys: split, four reshapes, two norms) or wider ones."""
+    nodes, values = _LAYER_NODES, 2 * spec.hidden_size
+    if spec.norm_layout == "sandwich":
+        nodes, values = nodes + 2, 2 * values
+    if isinstance(layer.ffn, MLP):
+        values += 4 * layer.ffn.intermediate
+    if isinstance(layer.mixer, Attention) and layer.mixer.qk_norm != "none":
+        nodes += 7
+        values += 2 * (layer.mixer.heads + 2 * layer.mixer.kv_heads) * layer.mixer.head_dim
+    start = rates["layer"] * nodes / _LAYER_NODES
+    return max(start + (values - _LAYER_VALUES) / rates["glue"], 0.2 * start)
 
 
 def _in_cache(device: Device, spec: ModelSpec, scheme: Scheme) -> bool:

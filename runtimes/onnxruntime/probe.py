@@ -5,11 +5,12 @@ read beyond the last cache where a model's are, so `large` sets are bigger than 
 
 - `MatMulNBits-B-gG`: weights/s of B-bit matrices with G weights a scale, one token, beyond the last cache;
   `...-cached`: the same with a matrix that stays in the cache; `...-prefill`: FLOP/s at 64 tokens.
-- `MatMulNBits-node`: seconds a small matrix costs over its share of that rate (start, synchronisation of threads).
 - `MatMul-f32`: weights/s of a float matrix, one token.
-- `GroupQueryAttention`: multiply-adds/s over the cache (2 * heads * head_dim for each cached token);
-  `GroupQueryAttention-node`: seconds of one such node with an empty cache.
-- `glue-node`: seconds of a norm or activation node, `glue`: elements/s it adds with width.
+- `GroupQueryAttention`: multiply-adds/s over the cache (2 * heads * head_dim for each cached token).
+- `layer`: seconds that a decoder block of `tiny_block.BLOCK`'s size takes beyond its weights at the first rate: starts
+  of its nodes, synchronisation of threads, norms, activations, attention over an empty cache. Measured in a whole
+  stack, since the weights that stream by empty the caches between two nodes.
+- `glue`: elements/s that norms and activations add with width.
 - `step`: seconds of an almost empty run, bindings included.
 """
 
@@ -27,11 +28,11 @@ import onnxruntime as ort
 
 from edgeq.device.cpu import probe_cpu
 from edgeq.device.spec import Cpu, Figure, KernelRate
-from edgeq.runtimes.onnxruntime.tiny_model import INT32, MICROSOFT, TinyModel
+from edgeq.runtimes.onnxruntime.tiny_block import BLOCK, POSITIONS, attend, attention_inputs, stack
+from edgeq.runtimes.onnxruntime.tiny_model import MICROSOFT, TinyModel
 
 TARGET = "onnxruntime/cpu"
 _LARGE = (2048, 8192)  # K, N
-_SMALL = (1024, 1024)
 _CACHED = (2048, 4096)
 _MOST_WEIGHTS, _LEAST_WEIGHTS = 128 << 20, 48 << 20
 _SECONDS = 0.06  # of timing, for each graph
@@ -46,6 +47,7 @@ def probe() -> list[KernelRate]:
     found: dict[str, tuple[str, float]] = {}
     for measure in (_matrices, _attention, _glue):
         found |= dict(measure(cpu))
+    found |= dict(_layers(cpu, found["MatMulNBits-4-g32"][1]))
     return [
         KernelRate(TARGET, k, Figure(v, unit, "measured", "edgeq probe", None, today)) for k, (unit, v) in found.items()
     ]
@@ -64,9 +66,6 @@ def _matrices(cpu: Cpu) -> _Rates:
         rates[name] = count * _size(_LARGE) / run.seconds(1)
         yield name, ("weights/s", rates[name])
     base = "MatMulNBits-4-g32"
-    count = large // 2 // _size(_SMALL)
-    each = _Runner(_chain(4, 32, *_SMALL, count), cpu.cores).seconds(1) / count
-    yield "MatMulNBits-node", ("s", max(each - _size(_SMALL) / rates[base], 1e-7))
     run = _Runner(_chain(4, 32, *_CACHED, 1), cpu.cores)
     yield f"{base}-cached", ("weights/s", max(_size(_CACHED) / run.seconds(1), rates[base]))
     yield f"{base}-prefill", ("FLOP/s", 2 * _PREFILL * _size(_CACHED) / run.seconds(_PREFILL))
@@ -79,16 +78,20 @@ def _attention(cpu: Cpu) -> _Rates:
     run = _Runner(_attention_model(heads, kv_heads, width, nodes), cpu.cores)
     few, many = run.attention_seconds(8) / nodes, run.attention_seconds(1024) / nodes
     yield "GroupQueryAttention", ("MAC/s", 2 * heads * width * (1024 - 8) / max(many - few, 1e-7))
-    yield "GroupQueryAttention-node", ("s", max(few, 1e-7))
 
 
 def _glue(cpu: Cpu) -> _Rates:
     nodes = 64
     narrow, wide = (_Runner(_glue_model(w, nodes), cpu.cores).seconds(1) / nodes for w in (_NARROW, _WIDE))
-    slope = max((wide - narrow) / (_WIDE - _NARROW), 1e-12)
-    yield "glue", ("elements/s", 1 / slope)
-    yield "glue-node", ("s", max(narrow - _NARROW * slope, 1e-7))
+    yield "glue", ("elements/s", (_WIDE - _NARROW) / max(wide - narrow, 1e-9))
     yield "step", ("s", _Runner(_glue_model(_NARROW, 1), cpu.cores).seconds(1))
+
+
+def _layers(cpu: Cpu, rate: float) -> _Rates:
+    """Small blocks one after the other, their weights beyond the cache: as cold as in a model."""
+    count = max(4, _beyond_cache(cpu) // BLOCK.weights)
+    seconds = _Runner(stack(BLOCK, count), cpu.cores).attention_seconds(8)
+    yield "layer", ("s", max(seconds / count - BLOCK.weights / rate, 1e-6))
 
 
 def _size(shape: tuple[int, int]) -> int:
@@ -126,11 +129,12 @@ class _Runner:
     def attention_seconds(self, cached: int) -> float:
         for node in self._session.get_inputs():
             if node.name.startswith("past"):
-                shape = [2048 if isinstance(d, str) else d for d in node.shape]
+                shape = [POSITIONS if isinstance(d, str) else d for d in node.shape]
                 if node.name not in self._keep:
                     self.bind(node.name, np.full(shape, 0.5, np.float32))
                 self._binding.bind_ortvalue_output(node.name.replace("past", "present"), self._keep[node.name])
-        self.bind("qkv", np.full(self._session.get_inputs()[0].shape, 0.5, np.float32))
+        first = self._session.get_inputs()[0]
+        self.bind(first.name, np.full(first.shape, 0.5, np.float32))
         self.bind("before", np.array([cached - 1], np.int32))
         self.bind("total", np.array(cached, np.int32))
         for node in self._session.get_outputs():
@@ -161,11 +165,15 @@ def _chain(bits: int, block: int, columns: int, rows: int, count: int) -> TinyMo
     """`count` products of one input, each with a matrix of its own (prepacking copies it)."""
     model = TinyModel()
     x = model.input("x", [1, "tokens", columns])
-    codes = np.full((rows, columns // block, block * bits // 8), 0x97, np.uint8)
-    scales = np.full((rows, columns // block), 0.01, np.float32)
+    shape = (rows, columns // block, block * bits // 8)
+    size, shift = rows * columns * bits // 8, 4096
+    # Overlapping pieces of one random buffer: matrices with the same contents would share one prepacked copy.
+    codes = np.random.default_rng(0).integers(0, 256, size + count * shift, np.uint8)
+    scales = np.full(shape[:2], 0.01, np.float32)
     sizes = {"K": columns, "N": rows, "bits": bits, "block_size": block, "accuracy_level": 4}
     for i in range(count):
-        inputs = [x, model.supplied(f"codes{i}", codes), model.supplied(f"scales{i}", scales)]
+        piece = codes[i * shift : i * shift + size].reshape(shape)
+        inputs = [x, model.supplied(f"codes{i}", piece), model.supplied(f"scales{i}", scales)]
         model.output(model.node("MatMulNBits", inputs, [f"y{i}"], MICROSOFT, **sizes), [1, "tokens", rows])
     return model
 
@@ -174,7 +182,7 @@ def _float_chain(columns: int, rows: int, count: int) -> TinyModel:
     model = TinyModel()
     x = model.input("x", [1, "tokens", columns])
     for i in range(count):
-        weight = model.supplied(f"w{i}", np.full((columns, rows), 0.01, np.float32))
+        weight = model.supplied(f"w{i}", np.full((columns, rows), 0.01 * (i + 1), np.float32))
         model.output(model.node("MatMul", [x, weight], [f"y{i}"]), [1, "tokens", rows])
     return model
 
@@ -200,15 +208,7 @@ def _glue_model(width: int, count: int) -> TinyModel:
 def _attention_model(heads: int, kv_heads: int, width: int, count: int) -> TinyModel:
     model = TinyModel()
     model.input("qkv", [1, 1, (heads + 2 * kv_heads) * width])
-    model.input("before", [1], INT32)
-    model.input("total", [], INT32)
-    for name in ("cos", "sin"):
-        model.constant(name, np.ones((2048, width // 2), np.float32))
-    settings = {"num_heads": heads, "kv_num_heads": kv_heads, "do_rotary": 1, "scale": width**-0.5}
+    attention_inputs(model, width)
     for i in range(count):
-        past = [model.input(f"past{i}{part}", [1, kv_heads, "past", width]) for part in "kv"]
-        present = [model.output(f"present{i}{part}", [1, kv_heads, "present", width]) for part in "kv"]
-        inputs = ["qkv", "", "", *past, "before", "total", "cos", "sin"]
-        y = model.node("GroupQueryAttention", inputs, [f"y{i}", *present], MICROSOFT, **settings)
-        model.output(y, [1, 1, heads * width])
+        model.output(attend(model, "qkv", i, heads, kv_heads, width), [1, 1, heads * width])
     return model

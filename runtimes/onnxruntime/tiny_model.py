@@ -102,6 +102,7 @@ def _text(number: int, value: str) -> bytes:
 
 def _base128(value: int) -> bytes:
     out = bytearray()
+    value &= (1 << 64) - 1  # negative numbers are written in two's complement
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
