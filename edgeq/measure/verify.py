@@ -207,8 +207,8 @@ def _logits(session: Session, ids: Sequence[int]) -> Array:
 def _let_torch_sleep() -> None:
     """Have torch's idle OpenMP threads sleep instead of spin, where torch is not loaded yet.
 
-    Two pools take turns here, torch's and the runtime's. Spinning threads of the one take the cores of the other: on two
-    busy cores a verification took three times as long.
+    Two pools take turns here, torch's and the runtime's, and spinning threads of the one take the cores of the other:
+    on two busy cores a verification took three times as long.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
