@@ -243,11 +243,10 @@ def show(result: dict[str, Any]) -> None:
     known = f"; read bandwidth {bandwidth / 1e9:.1f} GB/s" if bandwidth else ""
     console.print(f"{result['machine']}{known}")
     console.print(", ".join(f"{n} {v or 'not installed'}" for n, v in result["versions"].items()))
-    table = Table(
-        title=f"{result['model']}: {work['prompt']} + {work['tokens']} tokens, {work['rounds']} rounds in turns"
-    )
-    for name in ("engine", "decode tok/s", "spread", "best", "to edgeq", "weights MB", "of ceiling", "prefill tok/s"):
-        table.add_column(name, justify="left" if name == "engine" else "right")
+    console.print(f"{result['model']}: {work['prompt']} + {work['tokens']} tokens, {work['rounds']} rounds in turns")
+    table = Table()
+    for name in ("engine", "tok/s", "spread", "best", "to edgeq", "MB", "ceiling", "prefill"):
+        table.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
     for row in result["rows"]:
         if "missing" in row:
             continue

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from edgeq.device.spec import Cache, Cpu, Device, Figure, KernelRate, Memory
-from edgeq.estimate.speed import BASIS, decode_parts, expected_decode, expected_prefill
+from edgeq.estimate.speed import _STEADY, BASIS, decode_parts, expected_decode, expected_prefill
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, MoE, Rope
 from edgeq.scheme import F16, Grid, Scheme, int_grid
 
@@ -58,9 +58,9 @@ def test_a_step_is_the_sum_of_its_parts() -> None:
     parts = decode_parts(device(), model(), INT4, TARGET, context=1000)
     assert parts is not None
     weights = 16 * (2048 * (3072 + 2048) + 3 * 2048 * 5632)
-    assert parts.matrices == pytest.approx(1.06 * weights / 40e9)
-    assert parts.head == pytest.approx(1.06 * 49152 * 2048 / 40e9)
-    assert parts.attention == pytest.approx(1.06 * 16 * 2 * 32 * 64 * 1000 / 12e9)
+    assert parts.matrices == pytest.approx(_STEADY * weights / 40e9)
+    assert parts.head == pytest.approx(_STEADY * 49152 * 2048 / 40e9)
+    assert parts.attention == pytest.approx(_STEADY * 16 * 2 * 32 * 64 * 1000 / 12e9)
     assert 1 / tps(model(), context=1000) == pytest.approx(parts.total)
 
 
