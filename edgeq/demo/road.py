@@ -139,12 +139,14 @@ def prepare(settings: Settings) -> None:
     Raises:
         EdgeqError: it holds something else, or a demo of other settings; it can't be made.
     """
-    mine = {"edgeq_demo": 1, "model": settings.model, "bits": settings.bits}
+    mine: dict[str, Any] = {"edgeq_demo": 1, "model": settings.model, "bits": settings.bits}
     marker = settings.out / MARKER
+    scheme: Any = None
     if settings.out.exists() and not settings.force:
         found = _read_marker(marker)
         if found is None and (not settings.out.is_dir() or any(settings.out.iterdir())):
             raise EdgeqError("the output exists already", where=settings.out, hint="Choose another --out")
+        scheme = None if found is None else found.pop("scheme", None)
         if found is not None and found != mine:
             asked = f"model {found.get('model') or 'default'}, {found.get('bits')} bits"
             raise EdgeqError(
@@ -158,7 +160,7 @@ def prepare(settings: Settings) -> None:
             shutil.rmtree(left, ignore_errors=True)  # of a killed export
     except OSError as error:
         raise cannot_write(settings.out, error) from error
-    write_json(marker, mine)
+    write_json(marker, mine | ({"scheme": scheme} if scheme else {}))
 
 
 def _read_marker(marker: Path) -> Any:
@@ -177,8 +179,12 @@ def _clear(settings: Settings) -> None:
             shutil.rmtree(folder)
 
 
-def choose(device: Device, spec: ModelSpec, bits: int) -> Candidate:
+def choose(device: Device, spec: ModelSpec, bits: int, begun: str | None = None) -> Candidate:
     """The plan's best candidate with that many bits that edgeq can make today.
+
+    Args:
+        begun: name of the scheme that an earlier run chose. It stays the choice: what that run measured may have
+            changed the ranking, and its work is to be taken up.
 
     Raises:
         EdgeqError: there is none; with the plan's reason.
@@ -187,7 +193,7 @@ def choose(device: Device, spec: ModelSpec, bits: int) -> Candidate:
     same = [c for c in plan.candidates if c.scheme.linear.bits == bits and c.scheme.linear.kind == "int"]
     made = [c for c in same if c.not_yet is None]
     if made:
-        return made[0]
+        return next((c for c in made if c.scheme.name == begun), made[0])
     out = [c for c in plan.rejected if c.scheme.linear.bits == bits and c.reasons]
     why = same[0].not_yet if same else out[0].reasons[0] if out else "no scheme has so many"
     raise EdgeqError(f"nothing with {bits} bits can be made for {TARGET}: {why}", hint="Try --bits 4 or --bits 8")
@@ -239,7 +245,10 @@ class _Walk:
 
     def plan(self, device: Device, spec: ModelSpec) -> tuple[Candidate, Promise]:
         with self._step("plan") as (_, told):
-            chosen = choose(device, spec, self.settings.bits)
+            marker = self.settings.out / MARKER
+            begun = _read_marker(marker) or {}
+            chosen = choose(device, spec, self.settings.bits, begun.get("scheme"))
+            write_json(marker, begun | {"scheme": chosen.scheme.name})
             work = self.settings.workload.fitted(spec.max_positions)
             promise = promise_for(device, spec, chosen.scheme, TARGET, work)
             size = weight_bytes(spec, chosen.scheme, TARGET) / 1e6

@@ -86,6 +86,16 @@ def test_a_second_run_takes_up_what_is_finished(ask: Ask) -> None:
     assert second.benchmark.promise == first.benchmark.promise  # what was promised before anything was measured
 
 
+def test_a_rerun_keeps_its_scheme_though_the_ranking_changed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_demo(ask(), Listener())
+    plan = road.make_plan
+    monkeypatch.setattr(road, "make_plan", lambda *a: replace(p := plan(*a), candidates=tuple(reversed(p.candidates))))
+    assert run_demo(ask(out=ask().out.with_name("other")), Listener()).scheme != first.scheme  # it did change
+    listener = Listener()
+    assert run_demo(ask(), listener).scheme == first.scheme
+    assert listener.reused["export"] and listener.reused["verify"]
+
+
 @pytest.mark.parametrize(("after", "kept"), [("quantize", {"quantize"}), ("export", {"quantize", "export"})])
 def test_a_killed_run_goes_on_where_it_stopped(ask: Ask, after: str, kept: set[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
