@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import EdgeqError
+from edgeq.jsonable import from_json
 
 MANIFEST = "edgeq.json"
 FORMAT = 1
+COUNTS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "max_positions")
+DAMAGED = "the artifact's manifest is damaged"
+AGAIN = "Export it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +74,53 @@ def read_artifact(path: str | Path) -> Artifact:
         version = raw.pop("edgeq_artifact")
         if version != FORMAT:
             raise EdgeqError(f"artifact format {version!r} is not known here", where=file, hint="Update edgeq")
-        artifact = Artifact(path=folder, **raw)
+        artifact = from_json(Artifact, {**raw, "path": folder}, file)
+        _check_facts(artifact.model)
         sizes = {name: int(entry["bytes"]) for name, entry in artifact.files.items()}
-    except EdgeqError:
+    except PermissionError as error:
+        raise EdgeqError("cannot read the artifact's manifest: no permission", where=file) from error
+    except EdgeqError as error:
+        if isinstance(error.__cause__, (TypeError, ValueError)):  # of from_json
+            raise EdgeqError(f"{DAMAGED}: {error.__cause__}", where=file, hint=AGAIN) from error
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise EdgeqError("the artifact's manifest is damaged", where=file, hint="Export it again") from error
+        raise EdgeqError(DAMAGED, where=file, hint=AGAIN) from error
     for name, size in sizes.items():
         part = folder / name
         if not part.is_file() or part.stat().st_size != size:
-            raise EdgeqError("a file of the artifact is missing or truncated", where=part, hint="Export it again")
+            raise EdgeqError("a file of the artifact is missing or truncated", where=part, hint=AGAIN)
     return artifact
+
+
+def check_sums(artifact: Artifact) -> None:
+    """Read every file of an artifact and compare it with the checksum in the manifest.
+
+    Raises:
+        EdgeqError: naming the first file that is not as it was exported.
+    """
+    for name, entry in artifact.files.items():
+        part = artifact.path / name
+        try:
+            same = entry.get("sha256") in (None, sha256(part))
+        except OSError as error:
+            raise EdgeqError(f"cannot read the file: {error.strerror}", where=part) from error
+        if not same:
+            raise EdgeqError("a file of the artifact is damaged (its checksum differs)", where=part, hint=AGAIN)
+
+
+def _check_facts(model: dict[str, Any]) -> None:
+    """The known shape facts have the types that sessions and measurements rely on; raises ValueError."""
+    for name in COUNTS:
+        value = model.get(name, 1)
+        if not _whole(value) or value < 1:
+            raise ValueError(f"{name} is {value!r}")
+    ends = model.get("eos_ids", [])
+    if not isinstance(ends, list) or not all(map(_whole, ends)):
+        raise ValueError(f"eos_ids is {ends!r}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def sha256(path: Path) -> str:

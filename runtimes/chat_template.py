@@ -57,7 +57,7 @@ class ChatTemplate:
             text: str = self._template.render(add_generation_prompt=add_generation_prompt, **known)
         except self._template_error as error:
             raise EdgeqError(f"the chat template refuses this conversation: {error}", where=self._where) from error
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise EdgeqError(
                 f"the chat template fails on this conversation: {error}",
                 where=self._where,

@@ -73,7 +73,10 @@ class Tokenizer:
         """
         rule = self._config.get("add_bos_token")
         follow = special and rule is None
-        ids: list[int] = self.inner.encode(text, add_special_tokens=follow).ids
+        try:
+            ids: list[int] = self.inner.encode(text, add_special_tokens=follow).ids
+        except TypeError as error:  # lone surrogates, which stand for bytes that were not UTF-8
+            raise EdgeqError("this is not a text in UTF-8", hint="Convert it to UTF-8 first") from error
         if special and rule is True and "bos_token" in self.tokens:
             bos = self.token_id(self.tokens["bos_token"])
             return ids if bos is None else [bos, *ids]

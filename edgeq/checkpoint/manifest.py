@@ -8,8 +8,9 @@ from typing import Any
 
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json
-from edgeq.model.safetensors_file import load_json
+from edgeq.model.safetensors_file import load_json, short
 from edgeq.model.spec import ModelSpec
+from edgeq.model.tensors import tensors
 from edgeq.scheme import Grid, Scheme
 
 MANIFEST = "manifest.json"
@@ -87,9 +88,24 @@ def read_manifest(folder: Path) -> Manifest:
     if isinstance(data, dict) and data.get("edgeq_checkpoint", FORMAT) != FORMAT:
         raise EdgeqError(f"checkpoint format {data['edgeq_checkpoint']!r} is not known here", where=path)
     manifest = from_json(Manifest, data, path)
+    _check_tensors(manifest, path)
     for name, entry in manifest.files.items():
         check_file(folder, name, entry)
     return manifest
+
+
+def _check_tensors(manifest: Manifest, where: Path) -> None:
+    """The tensors are those that the model of the manifest has, in its shapes."""
+    needed = {t.name: t.shape for t in tensors(manifest.spec)}
+    for name in sorted(needed.keys() ^ manifest.tensors.keys()):
+        what = "lacks" if name in needed else "has a foreign"
+        raise EdgeqError(
+            f"the checkpoint's manifest is damaged: it {what} tensor {short(name)}", where=where, hint=AGAIN
+        )
+    for name, stored in manifest.tensors.items():
+        if stored.shape != needed[name]:
+            sizes = f"shape {list(stored.shape)}, its model needs {list(needed[name])}"
+            raise EdgeqError(f"the checkpoint's manifest is damaged: {name} has {sizes}", where=where, hint=AGAIN)
 
 
 def check_file(folder: Path, name: str, entry: FileEntry) -> None:

@@ -88,8 +88,12 @@ class Checkpoint:
         return self._quantized(shard, name, entry)
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
+        """Raises an EdgeqError when one is not as it was written."""
         prefix = f"{TOKENIZER}/"
-        return {n.removeprefix(prefix): self.path / n for n in self.manifest.files if n.startswith(prefix)}
+        names = [n for n in self.manifest.files if n.startswith(prefix)]
+        for name in names:
+            self._check_sum(name)
+        return {n.removeprefix(prefix): self.path / n for n in names}
 
     def verify(self) -> None:
         """Check every file's checksum.
@@ -112,7 +116,9 @@ class Checkpoint:
         entry = self.manifest.files[name]
         check_file(self.path, name, entry)
         if sha256(self.path / name) != entry.sha256:
-            raise EdgeqError("a file of the checkpoint is damaged (its checksum differs)", where=self.path / name)
+            raise EdgeqError(
+                "a file of the checkpoint is damaged (its checksum differs)", where=self.path / name, hint=AGAIN
+            )
 
     def _quantized(self, shard: SafetensorsFile, name: str, entry: StoredTensor) -> QuantizedTensor:
         grid, (rows, columns) = entry.grid, entry.matrix

@@ -50,7 +50,7 @@ def command(
     if as_json:
         import json
 
-        print(json.dumps(artifact.to_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(artifact.to_json(), indent=2))
     else:
         _tell(artifact, Console(), passed)
     if not passed:

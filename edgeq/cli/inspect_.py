@@ -29,7 +29,7 @@ def command(
 
     spec = read_model(model, revision=revision, offline=offline)
     if as_json:
-        print(json.dumps(report(spec, context), indent=2, ensure_ascii=False))
+        print(json.dumps(report(spec, context), indent=2))
         return
     from rich.console import Console
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
-from typing import Any, NoReturn
+from io import TextIOWrapper
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -75,8 +78,14 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command. Exit codes: 0 done, 1 a fault of edgeq's, 2 a problem with the input, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
+    _plain_where_needed(sys.stdout)
     try:
         code = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+    except BrokenPipeError:  # `edgeq plan ... | head -1`: the reader has enough
+        _discard_output()
+        sys.exit(0)
     except Exception as error:
         if debug:
             raise
@@ -86,11 +95,28 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _plain_where_needed(stream: TextIO | None) -> None:
+    """On a terminal that can't show a character, print `?` for it instead of failing."""
+    if isinstance(stream, TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+        stream.reconfigure(errors="replace")
+
+
+def _discard_output() -> None:
+    """Nobody reads on: what is still buffered goes nowhere, so that leaving does not fail on it."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, EdgeqError):
         return error.line, 2
     if isinstance(error, MemoryError):
         return "out of memory. Choose a smaller model, context or group of layers", 2
+    if isinstance(error, OSError) and error.strerror:
+        # Where no part knew better: a folder without permission, a disk that filled up, a file that went away.
+        return EdgeqError(f"the system says: {error.strerror}", where=error.filename).line, 2
     if type(error).__name__ == "Abort":
         return "interrupted", 130
     # A usage error of the option parser: typer carries its own copy of click, so go by what it can do.
@@ -101,5 +127,10 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _fail(line: str, code: int) -> NoReturn:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        _discard_output()  # what can't be printed now can't be printed at the end
     print(f"error: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(code)

@@ -41,6 +41,6 @@ def command(
 
         from edgeq.jsonable import to_json
 
-        print(json.dumps(to_json(plan), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(to_json(plan), indent=2, allow_nan=False))
         return
     print_plan(plan, show_all=show_all)

@@ -29,7 +29,7 @@ def command(
 
         from edgeq.jsonable import to_json
 
-        print(json.dumps(to_json(shown), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(shown), indent=2))
         return
     profile_report.print_device(shown)
 

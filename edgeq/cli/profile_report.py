@@ -186,7 +186,7 @@ def print_catalog(*, as_json: bool) -> None:
 
     devices = {name: catalog_device(name) for name in names()}
     if as_json:
-        print(json.dumps({name: device.name for name, device in devices.items()}, indent=2, ensure_ascii=False))
+        print(json.dumps({name: device.name for name, device in devices.items()}, indent=2))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("NAME", no_wrap=True)

@@ -40,6 +40,8 @@ def command(
 
     if prompt is None and not sys.stdin.isatty():
         prompt = _piped()
+    elif prompt is not None:
+        prompt = _argument(prompt)
     asked = {"threads": threads, "context": context}
     session: Any = load(artifact, runtime=runtime, **{k: v for k, v in asked.items() if v is not None})
     options: dict[str, Any] = {
@@ -63,10 +65,22 @@ def command(
             _Chat(session, system, options, stats).run()
 
 
+def _utf8(text: str) -> str:
+    """What a terminal of another encoding handed over as undecodable bytes, read as UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8")
+
+
+def _argument(text: str) -> str:
+    try:
+        return _utf8(text)
+    except UnicodeError as error:
+        raise EdgeqError("the prompt is not UTF-8", hint="Convert it first") from error
+
+
 def _piped() -> str:
     try:
-        text = sys.stdin.read()
-    except UnicodeDecodeError as error:
+        text = _utf8(sys.stdin.read())
+    except UnicodeError as error:
         raise EdgeqError("the piped text is not UTF-8", where="standard input") from error
     if not text.strip():
         raise EdgeqError("no prompt", where="standard input", hint="Give a PROMPT or pipe a text in")

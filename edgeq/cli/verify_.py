@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edgeq.errors import EdgeqError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,14 +32,17 @@ def command(
     """Compare an artifact's logits with the reference decoder's on its checkpoint. Exit code 1 when it fails."""
     from rich.console import Console
 
-    from edgeq.artifact import read_artifact
+    from edgeq.artifact import check_sums, read_artifact
     from edgeq.checkpoint.open import open_weights
     from edgeq.cli.progress import steps
     from edgeq.jsonable import to_json
     from edgeq.measure.texts import read_text
     from edgeq.measure.verify import record, verify
 
+    if kld_limit is not None and not 0 <= kld_limit < float("inf"):
+        raise EdgeqError(f"--kld-limit is {kld_limit}", hint="Give nats, 0 or more, such as 0.05")
     opened = read_artifact(artifact)
+    check_sums(opened)
     neutral = open_weights(checkpoint_of(opened, checkpoint))
     source = open_weights(original) if original else None
     own = read_text(text) if text else None
@@ -66,8 +71,6 @@ def checkpoint_of(artifact: Artifact, given: Path | None) -> Path:
     Raises:
         EdgeqError: none was given and the one in the manifest is gone.
     """
-    from edgeq.errors import EdgeqError
-
     if given is not None:
         return given
     hint = "Name it with --checkpoint"

@@ -11,7 +11,7 @@ from typing import Generic
 
 from edgeq.decoder.ops import Ops, T
 from edgeq.errors import EdgeqError
-from edgeq.model.spec import MLP, Attention, GatedDelta, LatentAttention, Mamba, ModelSpec, MoE
+from edgeq.model.spec import MLP, Attention, GatedDelta, LatentAttention, Mamba, ModelSpec, MoE, refuse_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ def decoder(ops: Ops[T], spec: ModelSpec, ids: T) -> T:
 
 
 def check_supported(spec: ModelSpec) -> None:
-    """Raise an EdgeqError naming the first layer that this decoder can't run."""
+    """Raise an EdgeqError naming the first layer that this decoder can't run, or what of the model is only guessed."""
+    refuse_estimate(spec)
     kinds = {MoE: "experts", LatentAttention: "latent attention", GatedDelta: "a gated delta mixer", Mamba: "a Mamba"}
     for i, layer in enumerate(spec.layers):
         for part in (layer.mixer, layer.ffn):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgeq.errors import EdgeqError
+
 RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 QkNorm = Literal["none", "head", "full"]  # per head (Qwen3, Gemma 3) or over the whole projection (OLMo 2)
 NormLayout = Literal["pre", "post", "sandwich"]  # Llama; OLMo 2; Gemma 2/3
@@ -181,3 +183,17 @@ class ModelSpec:
     def dense(self) -> bool:
         """Every layer is softmax attention and a gated MLP: what the decoder runs today."""
         return all(isinstance(x.mixer, Attention) and isinstance(x.ffn, MLP) for x in self.layers)
+
+
+def refuse_estimate(spec: ModelSpec) -> None:
+    """Keep what is only guessed from being computed: a check against the same guess would call it right.
+
+    Raises:
+        EdgeqError: `spec` is an estimate.
+    """
+    if spec.estimated:
+        raise EdgeqError(
+            f"edgeq can plan this model but not compute it: {spec.estimated[0]}",
+            where=spec.location or spec.name,
+            hint="Use a model of a known architecture",
+        )

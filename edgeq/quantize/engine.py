@@ -25,6 +25,7 @@ from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes, write_json
 from edgeq.jsonable import to_json
+from edgeq.model.spec import refuse_estimate
 from edgeq.quantize.journal import Journal
 from edgeq.quantize.layout import Item, Plan, needs, shards
 from edgeq.quantize.methods import find_method
@@ -54,6 +55,7 @@ def quantize(
     out = Path(out).expanduser()
     if out.exists() and not force:
         raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
+    refuse_estimate(source.spec)
     plan = shards(source.spec, recipe.scheme)
     report = progress or _silent
     try:
