@@ -230,9 +230,7 @@ KERNELS = {
     "MatMul-f32": 4e9,
     "GroupQueryAttention": 2e9,
     "glue": 1e9,
-    "MatMulNBits-node": 2e-6,
-    "GroupQueryAttention-node": 1e-5,
-    "glue-node": 1e-6,
+    "layer": 4e-5,
     "step": 1e-4,
 }
 
