@@ -13,6 +13,7 @@ import onnxruntime as ort
 from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.onnxruntime.graph import LOGITS_FROM, Graph, read_graph
+from edgeq.runtimes.onnxruntime.pages import collapse_in_background, mappings
 
 _FIRST_CAPACITY = 256  # tokens the KV cache holds at first
 _MASK_STEP = 64  # the decode mask grows by so many tokens at a time, see OnnxEngine.decode
@@ -29,6 +30,7 @@ def open_engine(
     chunk: int | None = None,
     spin: bool = True,
     long: bool = False,
+    huge_pages: bool = True,
 ) -> OnnxEngine:
     """Load a graph and its weights; `head_dim` is needed only where the graph leaves the caches' width open.
 
@@ -42,11 +44,14 @@ def open_engine(
         raise EdgeqError("the artifact has no model.onnx", where=path.parent, hint="Export it again")
     # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
     threads = threads or probe_cpu().cores
+    before = mappings()
     try:
         session = ort.InferenceSession(str(path), _session_options(threads, spin), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no other base
         raise EdgeqError(f"onnxruntime cannot load the model: {_short(error)}", where=path) from error
     graph = read_graph(session, path, head_dim)
+    if huge_pages:
+        collapse_in_background(before)
     return OnnxEngine(session, graph, context=context, chunk=chunk, threads=threads, long=long)
 
 
