@@ -22,8 +22,19 @@ def snapshot(ref: str, revision: str | None = None) -> Path:
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
+    from edgeq.model.hub import quiet, reachable
+
+    quiet()
     try:
-        folder = Path(snapshot_download(ref, revision=revision, allow_patterns=PATTERNS, ignore_patterns=IGNORED))
+        folder = Path(
+            snapshot_download(
+                ref,
+                revision=revision,
+                allow_patterns=PATTERNS,
+                ignore_patterns=IGNORED,
+                local_files_only=not reachable(),
+            )
+        )
     except hub.GatedRepoError as error:
         hint = f"Accept its terms at https://huggingface.co/{ref}, then run `hf auth login`"
         raise EdgeqError(f"{ref} is gated", hint=hint) from error

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from edgeq.errors import EdgeqError
 from edgeq.model.fields import load_json
 from edgeq.model.folder import build
 from edgeq.model.headers import Header
 from edgeq.model.spec import ModelSpec
+
+PORTS = {"https": 443, "http": 80, "socks5": 1080, "socks5h": 1080, "socks4": 1080}
 
 
 class Unreachable(EdgeqError):
@@ -28,7 +31,8 @@ def read_hub(ref: str, *, revision: str | None = None, offline: bool = False) ->
         Unreachable: no network (or `offline`) and no cached copy.
         EdgeqError: no such model, it is gated, or its description is damaged.
     """
-    offline = offline or not _reachable()
+    quiet()
+    offline = offline or not reachable()
     config_path = _file(ref, "config.json", revision, offline)
     if config_path is None:
         raise EdgeqError(f"{ref} has no config.json", hint="Is it a model of transformers' layout, and not a GGUF?")
@@ -77,20 +81,35 @@ def _unreachable(ref: str, offline: bool) -> Unreachable:
     return Unreachable(what, hint="Go online, or give a local folder, a .gguf file or a size class such as 7B")
 
 
-def _reachable() -> bool:
-    """Whether the hub answers at all: huggingface_hub itself retries for half a minute before it gives up."""
+def reachable() -> bool:
+    """Whether the hub, or the proxy before it, answers at all: huggingface_hub itself retries for half a minute."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
         return False
-    url = urlsplit(ENDPOINT)
-    if getproxies().get(url.scheme):  # then this machine need not reach it, or know its name
-        return True
+    url = _address(ENDPOINT)
     try:
-        with socket.create_connection((url.hostname, url.port or 443), timeout=5):
+        proxy = getproxies().get(url.scheme)
+        if proxy and not proxy_bypass(url.hostname or ""):  # then this machine need not know the hub's name
+            url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        with socket.create_connection((url.hostname, url.port or PORTS.get(url.scheme, 80)), timeout=5):
             return True
-    except OSError:
+    except (OSError, ValueError):  # a ValueError: an address that is none
         return False
+
+
+def _address(endpoint: str) -> SplitResult:
+    try:
+        url = urlsplit(endpoint)
+        _ = url.port  # checks it
+    except ValueError as error:
+        raise EdgeqError(f"HF_ENDPOINT is not an address: {error}", where=endpoint, hint="Unset it") from error
+    return url
+
+
+def quiet() -> None:
+    """Keep huggingface_hub from telling each of its retries: the outcome is told in one line."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _transport_error() -> type[Exception]:

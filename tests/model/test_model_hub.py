@@ -47,7 +47,7 @@ def fake_hub(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", metadata)
-    monkeypatch.setattr(ours, "_reachable", lambda: True)
+    monkeypatch.setattr(ours, "reachable", lambda: True)
     return state
 
 
