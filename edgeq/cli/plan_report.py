@@ -56,7 +56,8 @@ def _sentence(text: str) -> str:
 
 
 def _recommended(out: Console, plan: Plan, best: Candidate) -> None:
-    _heading(out, f"Recommended: [green]{best.scheme.name}[/] on [green]{best.target}[/]")
+    today = "" if best is plan.candidates[0] else ", the best that edgeq can make today"
+    _heading(out, f"Recommended: [green]{best.scheme.name}[/] on [green]{best.target}[/]{today}")
     out.print(Padding(escape(why(plan, best)), (0, 0, 0, 2)))
     _heading(out, "Memory")
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -87,7 +88,8 @@ def _candidates(out: Console, plan: Plan, show_all: bool) -> None:
     for c in shown:
         table.add_row(*_row(c, recommended=c is plan.recommended))
     out.print(Padding(table, (0, 0, 0, 2)))
-    legend = "tok/s expected with the context full, max: what the memory allows"
+    every = " of all sequences" if plan.request.batch > 1 else ""
+    legend = f"tok/s{every} expected with the context full, max: what the memory allows"
     if any(c.not_yet for c in shown):
         legend += "; - edgeq can't make it yet, the figures hold all the same"
     out.print(Padding(f"[dim]* recommended; {legend}[/]", (0, 0, 0, 2)))
@@ -138,12 +140,23 @@ def _bullet(text: str) -> Padding:
     return Padding(table, (0, 0, 0, 2))
 
 
+def _elsewhere(plan: Plan, best: Candidate) -> str:
+    """Where to type the commands when the plan is for another machine than this one."""
+    if best.target.endswith("/android"):
+        return "Type these on a PC; an app on the phone then loads the exported folder."
+    return f"The last one belongs on the device itself: {plan.device.name}."
+
+
 def _next(out: Console, plan: Plan) -> None:
     best = plan.recommended
     if best is not None:
         _heading(out, "Next")
     for command in plan.next_commands:
         out.print(f"  [bold cyan]{escape(command)}[/]", soft_wrap=True)
+    if plan.next_commands and best is not None and plan.device.origin != "local":
+        out.print(Padding(f"[dim]{escape(_elsewhere(plan, best))}[/]", (0, 0, 0, 2)))
     if not plan.next_commands and best is not None:
-        out.print(Padding(escape(f"{best.not_yet}: make this one with its runtime's own tools."), (0, 0, 0, 2)))
+        out.print(
+            Padding(escape(_sentence(f"{best.not_yet}: make this one with its runtime's own tools.")), (0, 0, 0, 2))
+        )
     out.print()

@@ -12,7 +12,7 @@ from edgeq.estimate.gguf_header import header
 from edgeq.estimate.kv import kv_bytes_per_token, state_bytes
 from edgeq.estimate.onnx_file import onnx_data_bytes
 from edgeq.estimate.pool import pool
-from edgeq.model.spec import Attention, LatentAttention
+from edgeq.model.spec import Attention, LatentAttention, ModelSpec
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.plan import Plan
 from edgeq.plan.request import Request
@@ -50,9 +50,14 @@ def model_line(plan: Plan) -> str:
     if plan.active_parameters < 0.95 * plan.parameters:
         total += f", {plan.active_parameters / 1e9:.1f}B active"
     kinds = "tied embedding, " if spec.tied else ""
-    source = f" [dim]({escape(spec.source)})[/]" if spec.source and len(spec.source) < 60 else ""
+    source = f" [dim]({escape(_stands_for(spec))})[/]" if spec.origin == "class" else ""
     shape = f"{spec.n_layers} layers, {kinds}made for {tokens(spec.max_positions)}"
     return f"[bold]{escape(spec.name)}[/], {total}, {shape}{source}"
+
+
+def _stands_for(spec: ModelSpec) -> str:
+    """What a size or short name was taken to mean: the model whose shape is used."""
+    return f"the shape of {spec.location}" if spec.location else "a reference architecture"
 
 
 def asked(request: Request) -> str:
@@ -71,7 +76,7 @@ def asked(request: Request) -> str:
 def why(plan: Plan, c: Candidate) -> str:
     """The advice in two or three sentences."""
     need = c.footprint.total
-    where = "the card's" if c.offload is None and _dedicated(plan, c) else "the"
+    where = f"the card's {gb(c.capacity)}" if _dedicated(plan, c) else f"the {gb(c.capacity)} there is"
     if c.offload:
         first = (
             f"{c.offload.layers} of {c.offload.of} layers fit the card; the other {gb(c.offload.cpu_bytes)} "
@@ -79,7 +84,7 @@ def why(plan: Plan, c: Candidate) -> str:
         )
     else:
         room = "with room to spare" if need < 0.7 * c.capacity else "with little to spare"
-        first = f"It takes {gb(need)} of {where} {gb(c.capacity)} there is, {room}."
+        first = f"It takes {gb(need)} of {where}, {room}."
     pace = _expect(plan, c)
     loss = f" Expected loss of quality: {c.quality.words} (KL divergence about {c.quality.kld:.2g})."
     remarks = "".join(f" {r[:1].upper()}{r[1:]}." for r in c.reasons if not r.endswith("on the processor"))
@@ -125,6 +130,7 @@ def _better(plan: Plan, c: Candidate) -> str:
 
 _RUNTIME_WORDS = {
     "measured": "libraries, tokenizer, what the kernels copy (as measured)",
+    "as on a PC": "libraries, tokenizer, what the kernels copy (as on a PC)",
     "assumed": "libraries and contexts, assumed",
 }
 
@@ -137,9 +143,11 @@ def arithmetic(plan: Plan, c: Candidate) -> Iterator[tuple[str, str, str]]:
     yield "KV cache", gb(need.kv_cache), _cache_words(plan, c)
     yield "buffers", gb(need.activations), f"a prompt is read {min(CHUNK, request.context)} tokens at a time"
     yield "runtime", gb(need.overhead), _RUNTIME_WORDS[need.overhead_basis]
-    spare = c.capacity - need.total
-    end = f"{gb(spare)} to spare" if spare >= 0 else f"{gb(-spare)} on the processor's side"
-    yield "total", gb(need.total), f"of {gb(c.capacity)}: {end}"
+    if c.offload:
+        split = f"{gb(c.offload.gpu_bytes)} on the card, {gb(c.offload.cpu_bytes)} with the processor"
+        yield "total", gb(need.total), split
+    else:
+        yield "total", gb(need.total), f"of {gb(c.capacity)}: {gb(c.capacity - need.total)} to spare"
 
 
 def _file_words(plan: Plan, c: Candidate) -> str:
@@ -168,20 +176,23 @@ def _cache_words(plan: Plan, c: Candidate) -> str:
 
 
 def speed_lines(plan: Plan, c: Candidate) -> Iterator[tuple[str, str]]:
-    bound = c.ceiling
+    bound, batch = c.ceiling, plan.request.batch
+    together = " in all" if batch > 1 else ""
     each_token = bound.weight_bytes_read + bound.kv_bytes_read
     if c.offload and c.offload.decode_tps:
         yield "at most", f"{speed(c.offload.decode_tps)}: card and processor read their parts in turn"
     elif bound.decode_tps and bound.bandwidth:
+        times, step = (f"{batch} x ", "for one token of each sequence") if batch > 1 else ("", "a token")
         yield (
             "at most",
             (
-                f"{speed(bound.decode_tps)} = {bound.bandwidth.value / 1e9:.1f} GB/s ({bound.bandwidth.basis}) / "
-                f"{gb(each_token)} read a token, the context full; {speed(bound.decode_tps_empty)} when it is empty"
+                f"{speed(bound.decode_tps)}{together} = {times}{bound.bandwidth.value / 1e9:.1f} GB/s "
+                f"({bound.bandwidth.basis}) / {gb(each_token)} read {step}, the context full; "
+                f"{speed(bound.decode_tps_empty)} when it is empty"
             ),
         )
     if c.expected:
-        yield "expected", f"{speed(c.expected.tps)} ({c.expected.basis}): {c.expected.detail}"
+        yield "expected", f"{speed(c.expected.tps)}{together} ({c.expected.basis}): {c.expected.detail}"
     if bound.prefill_tps and bound.ttft_s:
         first = f"the first word of {bound.prompt} tokens of prompt takes {_seconds(bound.ttft_s)} or more"
         yield "prompt", f"at most {speed(bound.prefill_tps)}: {first}"

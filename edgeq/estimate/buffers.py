@@ -14,7 +14,6 @@ CHUNK = 512  # tokens a prompt is fed in: llama.cpp's n_ubatch, and about what o
 # for CUDA the context with its kernels. What was measured comes from `edgeq.estimate.runtime` instead.
 BASE = {
     "onnxruntime/cpu": 90 * MB,
-    "onnxruntime/android": 60 * MB,
     "onnxruntime/cuda": 600 * MB,
     "openvino/cpu": 180 * MB,
     "openvino/gpu": 400 * MB,
@@ -28,6 +27,7 @@ BASE = {
     "torch/cuda": 800 * MB,
 }
 _UNKNOWN = 200 * MB
+_SAME_LIBRARY = {"onnxruntime/android"}  # copies weights for its kernels as it does on a PC, where it was measured
 
 
 def activation_bytes(spec: ModelSpec, target: str | None, context: int, batch: int = 1) -> int:
@@ -69,7 +69,7 @@ def _ffn_width(f: object) -> int:
 
 def overhead_bytes(spec: ModelSpec, scheme: Scheme, target: str, context: int) -> tuple[int, str]:
     """Bytes the runtime takes beside weights, cache and activations, and where the figure comes from."""
-    measured = runtime_overhead(spec, scheme, target, context)
+    measured = runtime_overhead(spec, scheme, "onnxruntime/cpu" if target in _SAME_LIBRARY else target, context)
     if measured is not None:
-        return max(0, measured), "measured"
+        return max(0, measured), "as on a PC" if target in _SAME_LIBRARY else "measured"
     return BASE.get(target, _UNKNOWN), "assumed"

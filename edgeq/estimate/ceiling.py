@@ -140,7 +140,7 @@ def _missing(target: str, present: bool, bandwidth: Figure | None, matmul: Figur
         return (f"this device has no accelerator for {target}",)
     lacks = []
     if bandwidth is None:
-        lacks.append("the read bandwidth of this memory is unknown: no decode ceiling")
+        lacks.append("this memory's read bandwidth is not known, so no tokens/s can be said")
     if matmul is None:
-        lacks.append("the matrix rate of this processor is unknown: no prefill ceiling")
+        lacks.append("this processor's matrix rate is not known, so how long a prompt takes can't be said")
     return tuple(lacks)

@@ -46,5 +46,10 @@ class Candidate:
         return self.verdict != "rejected"
 
     @property
+    def room(self) -> int:
+        """Bytes there are for it: those of card and processor together where its layers are split."""
+        return self.offload.room if self.offload else self.capacity
+
+    @property
     def decode_ceiling(self) -> float | None:
         return self.offload.decode_tps if self.offload else self.ceiling.decode_tps

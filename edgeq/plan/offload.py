@@ -21,6 +21,7 @@ class Offload:
     """Attributes:
     layers: on the card, of `of` layers.
     gpu_bytes, cpu_bytes: what lies where.
+    room: bytes that card and processor hold together.
     decode_tps: ceiling of the mix, None when a bandwidth is unknown.
     """
 
@@ -28,6 +29,7 @@ class Offload:
     of: int
     gpu_bytes: int
     cpu_bytes: int
+    room: int
     decode_tps: float | None
 
 
@@ -68,7 +70,17 @@ def offload(
         tps = batch / (
             1 / decode_bound(card.bandwidth.value, on_card) + 1 / decode_bound(host.bandwidth.value, on_host)
         )
-    return Offload(layers, spec.n_layers, int(held) + need.overhead + need.activations, rest, tps)
+    on_card_bytes = int(held) + need.overhead + need.activations
+    return Offload(layers, spec.n_layers, on_card_bytes, rest, room + host.capacity, tps)
+
+
+def both(device: Device, target: str, limit: int | None = None) -> int | None:
+    """Bytes that card and processor hold together, `limit` at most, where layers can be split between them."""
+    card, host = pool(device, target), pool(device, "llamacpp/cpu")
+    if runtime_of(target) != "llamacpp" or card is None or host is None or not card.dedicated:
+        return None
+    together = card.capacity + host.capacity
+    return together if limit is None else min(together, limit)
 
 
 def _layer_bytes(spec: ModelSpec, scheme: Scheme) -> Mapping[int, int]:

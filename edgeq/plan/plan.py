@@ -18,17 +18,17 @@ from edgeq.model.tensors import active_parameters, parameters
 from edgeq.plan.candidate import Candidate, Verdict
 from edgeq.plan.candidates import not_yet, schemes
 from edgeq.plan.expected import Experience
-from edgeq.plan.offload import offload
+from edgeq.plan.offload import both, offload
 from edgeq.plan.quality import expected_quality
 from edgeq.plan.rank import USABLE_KLD, order
 from edgeq.plan.relief import relief
-from edgeq.plan.request import Request
-from edgeq.plan.targets import TARGETS, Support, Target, unavailable
+from edgeq.plan.request import SHORT, Request
+from edgeq.plan.targets import SAME_WIDTH, TARGETS, Support, Target, unavailable
 from edgeq.plan.words import gb
 from edgeq.scheme import Scheme
 
 SLOW = 0.25  # of the expected speed, where a target has to unpack a scheme's weights at every use; assumed
-SHORT = 256  # tokens in the cache at the start of a chat
+_SMALLEST = ("smollm2-360m", "smollm2-135m")
 TIGHT = 0.9  # above this share of the memory, other programs will feel it
 
 
@@ -68,7 +68,7 @@ def make_plan(device: Device, spec: ModelSpec, request: Request, experience: Exp
     wanted = [t for name, t in TARGETS.items() if not request.targets or name in request.targets]
     missing = {t.name: unavailable(t, device) for t in wanted}
     judged = [c for t in wanted if missing[t.name] is None for c in _judge_target(device, spec, request, t, known)]
-    fitting = order([c for c in judged if c.fits], request.objective)
+    fitting = order([c for c in judged if c.fits], request.objective, request.batch)
     rejected = sorted((c for c in judged if not c.fits), key=lambda c: c.footprint.total - c.capacity)
     best = next((c for c in fitting if c.not_yet is None), fitting[0] if fitting else None)
     return Plan(
@@ -131,7 +131,7 @@ def _judge(
     placed = _offloaded(candidate, device, spec, request, known)
     if support.level == "slow":
         placed = replace(placed, expected=_slowed(placed.expected), expected_short=_slowed(placed.expected_short))
-    return _verdict(placed, support, request)
+    return _verdict(placed, support, request, both(device, target.name, request.max_memory))
 
 
 def _slowed(expected: Expected | None) -> Expected | None:
@@ -143,7 +143,7 @@ def _slowed(expected: Expected | None) -> Expected | None:
 
 def _offloaded(c: Candidate, device: Device, spec: ModelSpec, request: Request, known: Experience) -> Candidate:
     """Where the card is too small for all of it: part of the layers there, the rest on the processor."""
-    if c.footprint.total <= c.capacity:
+    if c.footprint.total <= c.capacity or (request.max_memory and c.footprint.total > request.max_memory):
         return c
     part = offload(device, spec, c.scheme, c.target, c.footprint, request.context, request.batch, c.capacity)
     if part is None:
@@ -153,7 +153,10 @@ def _offloaded(c: Candidate, device: Device, spec: ModelSpec, request: Request, 
     return replace(c, verdict="offload", offload=part, expected=expected, expected_short=None)
 
 
-def _verdict(c: Candidate, support: Support, request: Request) -> Candidate:
+def _verdict(c: Candidate, support: Support, request: Request, both_hold: int | None) -> Candidate:
+    """Args:
+    both_hold: bytes of card and processor together, where llama.cpp can split the layers.
+    """
     reasons: list[str] = []
     short = ""
     total = c.footprint.total
@@ -161,7 +164,7 @@ def _verdict(c: Candidate, support: Support, request: Request) -> Candidate:
         short = support.reason
         reasons.append(support.reason)
     if total > c.capacity and c.offload is None:
-        reasons.append(f"needs {gb(total)}, {gb(total - c.capacity)} more than the {gb(c.capacity)} there is")
+        reasons.append(_too_large(total, c.capacity, both_hold))
         short = short or "too large"
     slow = _too_slow(c, request)
     if slow:
@@ -170,6 +173,14 @@ def _verdict(c: Candidate, support: Support, request: Request) -> Candidate:
     if reasons:
         return replace(c, verdict="rejected", reasons=tuple(reasons), short=short)
     return replace(c, verdict=_grade(c), reasons=tuple(_remarks(c, request, support.reason)))
+
+
+def _too_large(total: int, capacity: int, both_hold: int | None) -> str:
+    if both_hold is not None and both_hold > capacity and total > both_hold:
+        return (
+            f"needs {gb(total)}, {gb(total - both_hold)} more than the {gb(both_hold)} of card and processor together"
+        )
+    return f"needs {gb(total)}, {gb(total - capacity)} more than the {gb(capacity)} there is"
 
 
 def _too_slow(c: Candidate, request: Request) -> str | None:
@@ -194,25 +205,22 @@ def _remarks(c: Candidate, request: Request, slow: str) -> Iterator[str]:
         yield f"{c.offload.layers} of {c.offload.of} layers fit the card, the rest runs on the processor"
     if c.quality.kld > USABLE_KLD:
         yield f"{c.quality.words} loss of quality: expected KL divergence {c.quality.kld:.2f}"
-    if request.kv_dtype and request.kv_dtype != c.footprint.kv_dtype:
-        yield f"{c.target} keeps its cache in {c.footprint.kv_dtype}, not {request.kv_dtype}"
+    if request.kv_dtype and c.footprint.kv_dtype not in {request.kv_dtype, SAME_WIDTH.get(request.kv_dtype)}:
+        yield f"the runtime keeps its cache in {c.footprint.kv_dtype}, not {request.kv_dtype}"
     if request.min_tps is not None and c.expected is None:
         yield "its speed is unknown, so --min-tps is not checked"
 
 
 def next_commands(spec: ModelSpec, best: Candidate) -> tuple[str, ...]:
-    """The commands that make `best` and measure it; empty when edgeq can't."""
+    """The commands that make `best` and measure it; empty when edgeq can't. A phone does not run `edgeq bench`."""
     if best.not_yet is not None:
         return ()
     grid, model = best.scheme.linear, source(spec)
     folder = shlex.quote(f"{model.rstrip('/').rsplit('/', 1)[-1].removesuffix('.gguf')}-{best.scheme.name}")
     options = [f"--method {best.scheme.method}"] if best.scheme.method != "rtn" else []
     options += [f"--bits {grid.bits}", f"--group-size {grid.group_size}", *(["--symmetric"] if grid.symmetric else [])]
-    return (
-        f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}",
-        f"edgeq export {folder}",
-        f"edgeq bench {folder}-onnx",
-    )
+    make = (f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}", f"edgeq export {folder}")
+    return make if best.target.endswith("/android") else (*make, f"edgeq bench {folder}-onnx")
 
 
 def source(spec: ModelSpec) -> str:
@@ -227,10 +235,10 @@ def source(spec: ModelSpec) -> str:
 
 
 def _smaller(spec: ModelSpec) -> Iterator[ModelSpec]:
-    """Reference models below this one, largest first."""
+    """Reference models below this one, largest first; below them all the smallest that are known by name."""
     from edgeq.model import catalog
 
-    found = [m for m in (catalog.find(size) for size in catalog.size_classes()) if m is not None]
+    found = [m for m in map(catalog.find, (*catalog.size_classes(), *_SMALLEST)) if m is not None]
     below = [m for m in found if parameters(m) < parameters(spec)]
     yield from sorted(below, key=parameters, reverse=True)
 
@@ -240,6 +248,11 @@ def _notes(device: Device, spec: ModelSpec, request: Request) -> Iterator[str]:
         yield (
             f"--context {request.context:,} is beyond the {spec.max_positions:,} tokens this model was made for: "
             "expect it to lose the thread"
+        )
+    if spec.origin == "gguf" and spec.source_dtype.upper() not in {"F32", "F16", "BF16"}:
+        yield (
+            f"this file's weights are quantized already ({spec.source_dtype}): "
+            "the loss given here comes on top of theirs"
         )
     yield from spec.estimated
     yield from device.warnings

@@ -2,117 +2,206 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from edgeq.device.spec import Device
 from edgeq.estimate.ceiling import ceiling
 from edgeq.estimate.footprint import footprint
+from edgeq.estimate.kv import KV_DTYPES
 from edgeq.estimate.pool import pool
 from edgeq.estimate.prior import prior_decode
 from edgeq.model.spec import ModelSpec
 from edgeq.plan.candidate import Candidate
-from edgeq.plan.request import Request
-from edgeq.plan.targets import TARGETS
+from edgeq.plan.candidates import not_yet
+from edgeq.plan.offload import both
+from edgeq.plan.rank import USABLE_KLD
+from edgeq.plan.request import SHORT, Request
+from edgeq.plan.targets import SAME_WIDTH, TARGETS
 from edgeq.plan.words import gb, tokens
 from edgeq.scheme import Scheme, named_scheme
 
 LEAST_CONTEXT = 256
-_WORST_KLD = 1.0
 
 
 def relief(
     device: Device, spec: ModelSpec, request: Request, rejected: Sequence[Candidate], smaller: Iterable[ModelSpec]
 ) -> list[str]:
     """Sentences, each a way out with its figure; the least change first. `smaller` are models to fall back to."""
-    usable = [c for c in rejected if c.quality.kld <= _WORST_KLD and c.capacity > 0] or [
-        c for c in rejected if c.capacity > 0
-    ]
-    if not usable:
+    possible = [c for c in rejected if c.capacity > 0]
+    if not possible:
         return ["Choose another --target: none of those asked for runs on this device."]
+    sensible = [c for c in possible if c.quality.kld <= USABLE_KLD and _runs_fast(c, device)] or possible
     out: list[str] = []
-    too_large = [c for c in usable if c.footprint.total > c.capacity]
-    if len(too_large) == len(usable):
-        out += _memory(spec, request, too_large)
+    if all(c.footprint.total > c.capacity for c in possible):
+        out += _memory(device, spec, request, sensible, possible)
     else:
-        out += _speed(request, usable)
-    model = _smaller_model(device, request, {c.target for c in rejected}, smaller)
+        out += _speed(request, possible)
+    model = _smaller_model(device, request, {c.target for c in possible}, smaller)
     return [*out, model] if model else out
 
 
-def _memory(spec: ModelSpec, request: Request, candidates: Sequence[Candidate]) -> list[str]:
-    nearest = min(candidates, key=lambda c: c.footprint.total - c.capacity)
-    over = nearest.footprint.total - nearest.capacity
-    best: tuple[int, Candidate] | None = None
-    for c in candidates:
-        longest = longest_context(spec, c.scheme, c.target, request, c.footprint.kv_dtype, c.capacity)
-        if longest >= LEAST_CONTEXT and (best is None or longest > best[0]):
-            best = longest, c
-    out = []
-    if best is not None:
-        longest, c = best
-        out.append(
-            f"Shorter context: --context {longest} fits with {c.scheme.name} on {c.target} "
-            f"(asked: {tokens(request.context)})."
-        )
-    else:
-        out.append("No context is short enough: the weights alone are too large in every scheme.")
+def _runs_fast(c: Candidate, device: Device) -> bool:
+    return TARGETS[c.target].support(c.scheme, device).level == "fast"
+
+
+def _memory(
+    device: Device, spec: ModelSpec, request: Request, sensible: Sequence[Candidate], possible: Sequence[Candidate]
+) -> Iterator[str]:
+    """Ways to need less, then how much more would do. Schemes worth running come before any that fits."""
+    cache = next((c for c in (_smaller_cache(spec, request, c) for c in _nearest(sensible)) if c), None)
+    if cache:
+        yield cache
+    context = _shorter(device, spec, request, sensible) or _shorter(device, spec, request, possible)
+    yield context or "No context is short enough: the weights alone are too large in every scheme."
     if request.batch > 1:
-        out.append(f"Fewer sequences at once than {request.batch}: the cache grows with each.")
-    out.append(
-        f"More memory: {gb(over)} more would do for {nearest.scheme.name} on {nearest.target} "
-        f"(needs {gb(nearest.footprint.total)}, has {gb(nearest.capacity)})."
+        yield _fewer(device, spec, request, sensible)
+    yield _more(device, request, sensible)
+
+
+def _nearest(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda c: c.footprint.total - c.capacity)
+
+
+def _smaller_cache(spec: ModelSpec, request: Request, c: Candidate) -> str | None:
+    """The widest cache type of the runtime that makes the candidate fit."""
+    for dtype in KV_DTYPES[KV_DTYPES.index(c.footprint.kv_dtype) + 1 :]:
+        if dtype in TARGETS[c.target].kv_dtypes and dtype != SAME_WIDTH.get(c.footprint.kv_dtype):
+            need = footprint(spec, c.scheme, c.target, request.context, request.batch, dtype).total
+            if need <= c.capacity:
+                cost = " (a cache of 4 bits costs quality)" if dtype in {"int4", "q4_0"} else ""
+                return f"Smaller cache: --kv-dtype {dtype} fits with {c.scheme.name} on {c.target}{cost}."
+    return None
+
+
+def _room(device: Device, spec: ModelSpec, request: Request, c: Candidate) -> int:
+    """Bytes that certainly hold it: with split layers, what both hold less a layer that may find no place whole."""
+    together = both(device, c.target, request.max_memory)
+    if together is None or together <= c.capacity:
+        return c.capacity
+    layer = (c.footprint.weights + c.footprint.kv_cache) // max(1, spec.n_layers)
+    return max(c.capacity, together - layer - c.footprint.activations)
+
+
+def _shorter(device: Device, spec: ModelSpec, request: Request, candidates: Sequence[Candidate]) -> str | None:
+    def longest_of(c: Candidate) -> int:
+        room = _room(device, spec, request, c)
+        return longest_context(spec, c.scheme, c.target, request, c.footprint.kv_dtype, room)
+
+    found = [(longest_of(c), -c.quality.kld, c) for c in candidates]
+    longest, _, best = max(found, key=lambda x: x[:2])
+    if longest < LEAST_CONTEXT:
+        return None
+    loss = f", with {best.quality.words} loss of quality" if best.quality.kld > USABLE_KLD else ""
+    return (
+        f"Shorter context: --context {longest} fits with {best.scheme.name} on {best.target}{loss} "
+        f"(asked: {tokens(request.context)})."
     )
-    return out
+
+
+def _fewer(device: Device, spec: ModelSpec, request: Request, candidates: Sequence[Candidate]) -> str:
+    def most(c: Candidate) -> int:
+        def need(batch: int) -> int:
+            return footprint(spec, c.scheme, c.target, request.context, batch, c.footprint.kv_dtype).total
+
+        return _largest(need, request.batch, _room(device, spec, request, c))
+
+    best = max(candidates, key=most)
+    if not most(best):
+        return f"Fewer sequences than {request.batch} would not be enough: not one of this length fits."
+    return (
+        f"Fewer sequences: --batch {most(best)} fits with {best.scheme.name} on {best.target} (asked: {request.batch})."
+    )
+
+
+def _more(device: Device, request: Request, candidates: Sequence[Candidate]) -> str:
+    """The least memory that is missing; where llama.cpp splits layers, the processor's counts too."""
+
+    def has(c: Candidate) -> int:
+        return both(device, c.target, request.max_memory) or c.capacity
+
+    nearest = min(candidates, key=lambda c: c.footprint.total - has(c))
+    room = has(nearest)
+    where = " of card and processor together" if room != nearest.capacity else ""
+    return (
+        f"More memory: {gb(nearest.footprint.total - room)} more would do for {nearest.scheme.name} on "
+        f"{nearest.target} (needs {gb(nearest.footprint.total)}, has {gb(room)}{where})."
+    )
 
 
 def _speed(request: Request, candidates: Sequence[Candidate]) -> list[str]:
-    fitting = [c for c in candidates if c.footprint.total <= c.capacity and c.expected]
-    if not fitting or request.min_tps is None:
+    """The fastest of those worth running; of any, where there is none."""
+    fitting = [(c.expected.tps, c) for c in candidates if (c.footprint.total <= c.capacity or c.offload) and c.expected]
+    usable = [x for x in fitting if x[1].quality.kld <= USABLE_KLD] or fitting
+    if not usable or request.min_tps is None:
         return []
-    fastest = max(fitting, key=lambda c: c.expected.tps if c.expected else 0.0)
-    tps = fastest.expected.tps / request.batch if fastest.expected else 0.0
-    return [
-        f"Less speed: {fastest.scheme.name} on {fastest.target} gives about {tps:.1f} tok/s "
+    tps, fastest = max(usable, key=lambda x: x[0])
+    out = [
+        f"Less speed: {fastest.scheme.name} on {fastest.target} gives about {tps / request.batch:.1f} tok/s "
         f"(asked: {request.min_tps:g})."
     ]
+    short = _quick_context(fastest, request, request.min_tps)
+    if short:
+        way = f"{fastest.scheme.name} on {fastest.target}"
+        out.append(f"Shorter context: up to about --context {short} {way} is quick enough.")
+    return out
+
+
+def _quick_context(c: Candidate, request: Request, min_tps: float) -> int | None:
+    """The longest context that meets `min_tps`: a token's time grows linearly from a short prompt's to a full one's."""
+    if c.expected is None or c.expected_short is None or request.context <= SHORT:
+        return None
+    at_first, full = request.batch / c.expected_short.tps, request.batch / c.expected.tps
+    if not at_first < 1 / min_tps < full:
+        return None
+    longest = SHORT + (request.context - SHORT) * (1 / min_tps - at_first) / (full - at_first)
+    return int(longest) // LEAST_CONTEXT * LEAST_CONTEXT
 
 
 def longest_context(
     spec: ModelSpec, scheme: Scheme, target: str, request: Request, kv_dtype: str, capacity: int
 ) -> int:
     """The longest context that fits, rounded down to 256 tokens; 0 when none does. The footprint grows with it."""
-    low, high = 0, max(request.context, 1) // LEAST_CONTEXT
+
+    def need(steps: int) -> int:
+        return footprint(spec, scheme, target, steps * LEAST_CONTEXT, request.batch, kv_dtype).total
+
+    return _largest(need, max(request.context, 1) // LEAST_CONTEXT, capacity) * LEAST_CONTEXT
+
+
+def _largest(need: Callable[[int], int], most: int, capacity: int) -> int:
+    """The largest n up to `most` with need(n) <= capacity, by bisection; 0 when there is none."""
+    low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        need = footprint(spec, scheme, target, middle * LEAST_CONTEXT, request.batch, kv_dtype).total
-        low, high = (middle, high) if need <= capacity else (low, middle - 1)
-    return low * LEAST_CONTEXT
+        low, high = (middle, high) if need(middle) <= capacity else (low, middle - 1)
+    return low
 
 
 def _smaller_model(
     device: Device, request: Request, targets: Collection[str], smaller: Iterable[ModelSpec]
 ) -> str | None:
-    """The largest model of the list that fits in 4 bits on one of the targets, edgeq's own first."""
-    target = min(targets, key=lambda t: (not t.startswith("onnxruntime"), t))
-    scheme = named_scheme("gguf-q4_k_m" if target.startswith("llamacpp") else "rtn-int4-g32")
-    memory = pool(device, target)
-    if memory is None:
-        return None
-    room = min(memory.capacity, request.max_memory or memory.capacity)
-    kv = TARGETS[target].kv_dtype(request.kv_dtype)
+    """The largest model of the list that fits in 4 bits on one of the targets: where edgeq can make it, else where it
+    is fastest."""
     for spec in smaller:
-        context = min(request.context, spec.max_positions)
-        need = footprint(spec, scheme, target, context, request.batch, kv).total
-        if need <= room and _quick_enough(device, spec, scheme, target, request, kv):
-            return f"Smaller model: {spec.name} needs {gb(need)} with {scheme.name} on {target}."
+        found = [way for target in sorted(targets) if (way := _way(device, request, spec, target))]
+        if found:
+            _, _, scheme, target, need = max(found, key=lambda x: x[:2])
+            return f"Smaller model: {spec.name} needs {gb(need)} with {scheme} on {target}."
     return None
 
 
-def _quick_enough(device: Device, spec: ModelSpec, scheme: Scheme, target: str, request: Request, kv: str) -> bool:
-    if request.min_tps is None:
-        return True
-    context = min(request.context, spec.max_positions)
+def _way(device: Device, request: Request, spec: ModelSpec, target: str) -> tuple[bool, float, str, str, int] | None:
+    """(edgeq can make it, tokens/s of a sequence, scheme, target, bytes) where it fits and is quick enough."""
+    scheme = named_scheme("gguf-q4_k_m" if target.startswith("llamacpp") else "rtn-int4-g32")
+    memory = pool(device, target)
+    if memory is None or TARGETS[target].support(scheme, device).level != "fast":
+        return None
+    kv, context = TARGETS[target].kv_dtype(request.kv_dtype), min(request.context, spec.max_positions)
+    need = footprint(spec, scheme, target, context, request.batch, kv).total
+    if need > min(memory.capacity, request.max_memory or memory.capacity):
+        return None
     bound = ceiling(device, spec, scheme, target, context, request.batch, kv).decode_tps
-    if bound is None:
-        return False
-    return prior_decode(spec, scheme, target, bound).tps / request.batch >= request.min_tps
+    tps = prior_decode(spec, scheme, target, bound).tps / request.batch if bound else 0.0
+    if request.min_tps is not None and tps < request.min_tps:
+        return None
+    return not_yet(spec, scheme, target) is None, tps, scheme.name, target, need

@@ -10,6 +10,7 @@ from edgeq.estimate.kv import KV_DTYPES
 from edgeq.plan.targets import target
 
 OBJECTIVES = ("quality", "speed", "size", "balanced")
+SHORT = 256  # tokens in the cache at the start of a chat
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|tb|kib|mib|gib|tib|k|m|g|t)?", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 

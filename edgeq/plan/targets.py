@@ -23,6 +23,7 @@ class Support:
 
 
 FAST = Support("fast")
+SAME_WIDTH = {"int8": "q8_0", "int4": "q4_0", "q8_0": "int8", "q4_0": "int4"}  # what other runtimes call the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,7 @@ class Target:
 
     def kv_dtype(self, wanted: str | None) -> str:
         """`wanted` where the runtime takes it, else its own."""
-        same = {"int8": "q8_0", "int4": "q4_0", "q8_0": "int8", "q4_0": "int4"}
-        for dtype in (wanted, same.get(wanted or "")):
+        for dtype in (wanted, SAME_WIDTH.get(wanted or "")):
             if dtype in self.kv_dtypes:
                 return str(dtype)
         return self.kv_dtypes[0]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -42,6 +44,61 @@ def test_the_report_fits_80_columns_and_says_the_main_things(capsys, monkeypatch
     assert "Recommended" in out or "Nothing fits" in out
     if "Recommended" in out:
         assert all(word in out for word in ("weights", "KV cache", "total", "at most", "Candidates", "Next"))
+
+
+def flat(text):
+    """The report as one line, so that a search does not depend on where lines break."""
+    return " ".join(text.split())
+
+
+def test_the_speed_of_a_batch_adds_up_on_paper(capsys, monkeypatch, tmp_path):
+    """In all = sequences x bandwidth / bytes: the three figures printed give the fourth."""
+    asked = ("--device", "rtx-4090", "--model", "8B", "--batch", "8", "--target", "llamacpp/cuda")
+    _, out, _ = run(capsys, monkeypatch, tmp_path, *asked)
+    found = re.search(r"at most (\S+) tok/s in all = 8 x (\S+) GB/s \(spec\) / (\S+) GB read", flat(out))
+    assert found is not None
+    tps, bandwidth, gigabytes = (float(x.replace(",", "")) for x in found.groups())
+    assert tps == pytest.approx(8 * bandwidth / gigabytes, rel=0.02)
+
+
+def test_a_plan_for_elsewhere_says_where_to_type(capsys, monkeypatch, tmp_path):
+    _, phone, _ = run(capsys, monkeypatch, tmp_path, "--device", "pixel-9", "--model", "1B")
+    assert "Type these on a PC" in flat(phone) and "edgeq bench" not in phone
+    _, board, _ = run(capsys, monkeypatch, tmp_path, "--device", "rpi-5", "--model", "1B")
+    assert "on the device itself: Raspberry Pi 5" in flat(board) and "edgeq bench" in board
+    assert "the best that edgeq can make today" in flat(board)
+    assert "the shape of meta-llama/Llama-3.2-1B-Instruct" in flat(board)
+
+
+def test_a_split_says_what_lies_where(capsys, monkeypatch, tmp_path):
+    asked = ("--device", "rtx-4090", "--model", "70B", "--target", "llamacpp/cuda")
+    _, out, _ = run(capsys, monkeypatch, tmp_path, *asked)
+    found = re.search(r"total (\S+) GB (\S+) GB on the card, (\S+) GB with the processor", flat(out))
+    assert found is not None
+    total, card, host = map(float, found.groups())
+    assert total == pytest.approx(card + host, abs=0.2)
+    assert f"the other {found[3]} GB stay with the processor" in flat(out)
+
+
+def test_unknown_bandwidth_is_said_and_is_no_speed(capsys, monkeypatch, tmp_path):
+    profile = tmp_path / "board.json"
+    cpu = {"name": "a board", "arch": "aarch64", "cores": 4, "threads": 4}
+    memory = {"total_bytes": 8 << 30, "available_bytes": 7 << 30}
+    profile.write_text(json.dumps({"name": "board", "origin": "file", "os": "Linux", "cpu": cpu, "memory": memory}))
+    code, out, err = run(capsys, monkeypatch, tmp_path, "--device", str(profile), "--model", "1B", "--min-tps", "5")
+    assert code == 0 and not err
+    assert "read bandwidth unknown" in flat(out) and "How fast it will be is unknown" in flat(out)
+    assert "--min-tps is not checked" in flat(out)
+    assert not re.search(r"\b0(\.0)? tok/s", out)
+
+
+def test_a_quantized_file_is_noted(capsys, monkeypatch, tmp_path):
+    from edgeq.model.read import read_model
+
+    spec = dataclasses.replace(read_model("1B"), origin="gguf", source_dtype="Q4_1")
+    monkeypatch.setattr("edgeq.model.read.read_model", lambda ref: spec)
+    _, out, _ = run(capsys, monkeypatch, tmp_path, "--device", "m1-pro", "--model", "a.gguf")
+    assert "weights are quantized already (Q4_1)" in flat(out)
 
 
 def test_json_is_the_whole_plan(capsys, monkeypatch, tmp_path):

@@ -139,6 +139,103 @@ def test_a_card_too_small_takes_part_of_the_layers(make, card_of):
     assert alone.ceiling.decode_tps < part.offload.decode_tps < part.ceiling.decode_tps
 
 
+def test_a_split_is_weighed_against_both_memories(make, card_of):
+    """An expert keeps as many layers on the card as it holds: faster than the processor alone, and prompts too."""
+    best = make(card_of(8), "8B", context=65536, kv_dtype="q8_0").candidates[0]
+    assert best.target == "llamacpp/cuda" and best.offload is not None
+    assert best.room == 40 * 2**30 and best.offload.gpu_bytes + best.offload.cpu_bytes == best.footprint.total
+
+
+def test_each_reader_of_a_batch_counts_not_all_together(make, card_of):
+    """Eight readers at 18 tok/s each are not served as well by 16 bits as by six, twice as fast."""
+    best = make(card_of(24), "8B", batch=8, targets=("llamacpp/cuda",)).candidates[0]
+    assert best.scheme.name != "gguf-f16" and best.offload is None
+
+
+def test_max_memory_holds_for_card_and_processor_together(make, card_of):
+    plan = make(card_of(8), "14B", max_memory=11 * 10**9, targets=("llamacpp/cuda",))
+    assert any(c.offload for c in plan.candidates)
+    assert all(c.footprint.total <= 11e9 for c in plan.candidates)
+    large = next(c for c in plan.rejected if c.scheme.name == "gguf-q8_0")
+    assert "the 11.0 GB of card and processor together" in large.reasons[0]
+
+
+def test_a_graphics_card_is_preferred_for_its_prompts(make):
+    """Where processor and card read the same memory, decoding is much the same and the prompt decides."""
+    from edgeq.device.catalog import catalog_device
+
+    for device, target in (("dgx-spark", "llamacpp/cuda"), ("m1-max", "llamacpp/metal")):
+        assert make(catalog_device(device), "8B").candidates[0].target == target
+    assert make(catalog_device("snapdragon-8-elite"), "3B").candidates[0].target == "llamacpp/cpu"
+
+
+def test_the_last_tenth_of_the_memory_costs(make):
+    """8 bits would leave 25 MB of a Raspberry Pi's memory; no one would run that."""
+    from edgeq.device.catalog import catalog_device
+
+    plan = make(catalog_device("rpi-5"), "3B")
+    assert plan.recommended is not None and plan.recommended.verdict == "fits"
+    assert any(c.scheme.name == "rtn-int8-g32" and c.verdict == "tight" for c in plan.candidates)
+
+
+def test_figures_belong_to_their_target(make, card_of):
+    """A processor's candidates are bounded by its memory, a card's by its own, in whatever order targets are judged."""
+    device = card_of(24)
+    for names in (("llamacpp/cpu", "llamacpp/cuda"), ("llamacpp/cuda", "llamacpp/cpu"), ()):
+        for model in ("8B", "30B-A3B", "8B"):
+            for c in make(device, model, targets=names).candidates:
+                on_card = not c.target.endswith("/cpu")
+                assert c.ceiling.bandwidth == (device.accelerators[0] if on_card else device.memory).read_bandwidth
+                read = c.ceiling.weight_bytes_read + c.ceiling.kv_bytes_read
+                assert c.ceiling.decode_tps == pytest.approx((1000e9 if on_card else 50e9) / read)
+
+
+def test_a_phone_needs_what_the_same_library_needs_on_a_pc(make, laptop_of):
+    def need(os, target):
+        found = make(laptop_of(16, os=os), "3B", targets=(target,)).candidates
+        return next(c.footprint for c in found if c.scheme.name == "rtn-int8-g32")
+
+    phone, pc = need("Android 15", "onnxruntime/android"), need("Linux", "onnxruntime/cpu")
+    assert phone.total == pc.total and (phone.overhead_basis, pc.overhead_basis) == ("as on a PC", "measured")
+
+
+def test_a_phone_has_no_bench_command(make, laptop_of):
+    commands = make(laptop_of(8, os="Android 15"), "0.5B", targets=("onnxruntime/android",)).next_commands
+    assert [c.split()[1] for c in commands] == ["quantize", "export"]
+
+
+def test_fewer_sequences_and_a_smaller_cache_that_would_do_do(make, card_of):
+    device = card_of(8, 8)
+    asked = {"context": 32768, "batch": 16, "targets": ("llamacpp/cuda", "llamacpp/cpu")}
+    plan = make(device, "8B", **asked)
+    assert not plan.candidates
+    words = next(r for r in plan.relief if r.startswith("Fewer sequences")).split()
+    fewer = int(words[words.index("--batch") + 1])
+    assert 1 <= fewer < 16
+    assert make(device, "8B", **{**asked, "batch": fewer}).candidates
+    tight = {"context": 131072, "targets": ("llamacpp/cpu",)}
+    small = make(card_of(8, 16), "8B", **tight)
+    assert not small.candidates
+    words = next(r for r in small.relief if r.startswith("Smaller cache")).split()
+    assert make(card_of(8, 16), "8B", kv_dtype=words[words.index("--kv-dtype") + 1], **tight).candidates
+
+
+def test_a_shorter_context_that_is_quick_enough(make, laptop_of):
+    device, asked = laptop_of(32, bandwidth=100e9), {"min_tps": 12.0, "targets": ("llamacpp/cpu",)}
+    plan = make(device, "8B", context=65536, **asked)
+    assert not plan.candidates
+    words = next(r for r in plan.relief if r.startswith("Shorter context")).split()
+    context = int(words[words.index("--context") + 1])
+    assert 256 <= context < 65536
+    assert make(device, "8B", context=context, **asked).candidates
+
+
+def test_more_memory_counts_card_and_processor(make, card_of):
+    plan = make(card_of(8, 8), "70B", targets=("llamacpp/cuda",))
+    more = next(r for r in plan.relief if r.startswith("More memory"))
+    assert "has 17.2 GB of card and processor together" in more
+
+
 def test_more_vram_holds_more_layers(make, card_of):
     def layers(vram):
         found = make(card_of(vram), "14B", targets=("llamacpp/cuda",)).candidates
@@ -169,6 +266,8 @@ def test_kv_dtype_is_the_runtimes_where_it_cannot_have_another(make, laptop_of):
     assert used == {"onnxruntime/cpu": "f32", "openvino/cpu": "int8", "llamacpp/cpu": "q8_0"}
     onnx = next(c for c in plan.candidates if c.target == "onnxruntime/cpu")
     assert any("keeps its cache in f32" in r for r in onnx.reasons)
+    same = next(c for c in plan.candidates if c.target == "llamacpp/cpu")
+    assert not any("keeps its cache" in r for r in same.reasons)  # q8_0 is what llama.cpp calls 8 bits
 
 
 def test_a_context_beyond_the_models_is_noted(make, laptop_of):
