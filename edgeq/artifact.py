@@ -83,7 +83,9 @@ def read_artifact(path: str | Path) -> Artifact:
         if isinstance(error.__cause__, (TypeError, ValueError)):  # of from_json
             raise EdgeqError(f"{DAMAGED}: {error.__cause__}", where=file, hint=AGAIN) from error
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except ValueError as error:
+        raise EdgeqError(f"{DAMAGED}: {error}", where=file, hint=AGAIN) from error
+    except (OSError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise EdgeqError(DAMAGED, where=file, hint=AGAIN) from error
     for name, size in sizes.items():
         part = folder / name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,9 +51,10 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         EdgeqError: `path` exists (unless `force`, which replaces it only when the new one is whole), or can't be made.
     """
     if path.exists() and not force:
-        raise EdgeqError("the output exists already", where=path, hint="Choose another name or add --force")
+        raise _exists(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        _sweep(path)
         partial.mkdir(parents=True)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -59,6 +62,8 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         yield partial
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
+            if not force:  # another process was faster
+                raise _exists(path)
             path.replace(old)
         partial.replace(path)
         if old.exists():
@@ -67,3 +72,27 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exists(path: Path) -> EdgeqError:
+    return EdgeqError("the output exists already", where=path, hint="Choose another name or add --force")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of this folder; those of living ones stay."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        pid = left.name.rpartition(".partial")[0].rpartition(".")[2]
+        if pid.isdecimal() and not _alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # there, asking would end the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

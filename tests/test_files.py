@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,24 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (folder / "model.onnx").write_bytes(b"x")
     with pytest.raises(EdgeqError, match=r"model\.onnx"):
         read_artifact(folder)
+
+
+def test_another_process_that_was_faster_keeps_its_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(EdgeqError, match="exists"), new_folder(out) as mine:
+        (mine / "a").write_text("mine")
+        out.mkdir()
+        (out / "a").write_text("theirs")
+    assert (out / "a").read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, nobody can ask whether a process lives")
+def test_what_a_killed_process_left_is_removed_and_a_living_ones_stays(tmp_path: Path) -> None:
+    dead = tmp_path / f".out.{2**22 + 1}.partial"  # above the largest process id
+    living = tmp_path / f".out.{os.getppid()}.partial"
+    for left in (dead, living):
+        left.mkdir()
+    with new_folder(tmp_path / "out"):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted([living, tmp_path / "out"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -79,6 +80,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     _plain_where_needed(sys.stdout)
+    if argv is None:  # the process is ours
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app([a for a in arguments if a != "--debug"], standalone_mode=False)
         if sys.stdout is not None:
@@ -93,6 +96,11 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(*_: object) -> NoReturn:
+    """Leave as after Ctrl-C: what is half-written is removed on the way out."""
+    raise KeyboardInterrupt
 
 
 def _plain_where_needed(stream: TextIO | None) -> None:

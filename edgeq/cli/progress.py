@@ -25,7 +25,8 @@ def steps(title: str, *, quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("[dim]{task.description}[/]"),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("", total=None, title=title)
 
         def report(done: int, total: int, what: str) -> None:

@@ -92,6 +92,7 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description:<24.24}"),
             BarColumn(),
@@ -100,8 +101,9 @@ class _Bar:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,  # where nobody looks, it would leave an empty line
         )
         self._task = self._progress.add_task("", total=None, rate="")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -101,8 +102,17 @@ class FolderWeights(SourceWeights):
         super().__init__(spec, hf_names(spec, self._shards))
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
-        """The tokenizer, chat template and generation settings that lie in the folder, by file name."""
-        return {n: self.folder / n for n in TOKENIZER_FILES if (self.folder / n).is_file()}
+        """The tokenizer, chat template and generation settings that lie in the folder, by file name.
+
+        Raises:
+            EdgeqError: one of them is damaged or can't be read.
+        """
+        found: dict[str, Path | bytes] = {}
+        for path in (self.folder / n for n in TOKENIZER_FILES):
+            if path.is_file():
+                _check_text(path)
+                found[path.name] = path
+        return found
 
     def _stored_shape(self, name: str) -> tuple[int, ...] | None:
         file = self._shards.get(name)
@@ -163,6 +173,21 @@ class GgufWeights(SourceWeights):
             if isinstance(mixer, Attention):
                 return unpermute(values, mixer.heads if part[0] == "q" else mixer.kv_heads)
         return values
+
+
+def _check_text(path: Path) -> None:
+    """A tokenizer's file can be read, and is a JSON object where its name says so."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EdgeqError(f"cannot read the file: {error.strerror}", where=path) from error
+    try:
+        good = path.suffix != ".json" or isinstance(json.loads(content), dict)
+        content.decode("utf-8")
+    except (ValueError, RecursionError):
+        good = False
+    if not good:
+        raise EdgeqError("a file of the tokenizer is damaged", where=path, hint="Fetch it again")
 
 
 def unpermute(values: Floats, heads: int) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,14 @@ def quantize(
 
 
 def _run(source: Weights, recipe: Recipe, method: Method, plan: Plan, work: Path, report: Progress) -> None:
+    tokenizer = source.tokenizer_files()  # first: when it is damaged, the hours of the shards would be lost
     report(0, needs(plan).weights, "checksums of the source")
     origin = describe_source(source)
     log = Journal(work, _fingerprint(source, recipe, origin))
     clear(work, keep=log.done)
     check_room(work, needs({name: items for name, items in plan.items() if name not in log.done}).disk_bytes)
     _write_shards(method.transform(source), plan, method, log, report)
-    files = {d.shard: d.file for d in log.done.values()} | _write_tokenizer(source, work)
+    files = {d.shard: d.file for d in log.done.values()} | _write_tokenizer(tokenizer, source.spec.name, work)
     manifest = Manifest(
         recipe=recipe_json(recipe),
         scheme=recipe.scheme,
@@ -155,11 +157,11 @@ def _one(weight: Floats, item: Item, method: Method) -> tuple[dict[str, npt.NDAr
     return entries(name, quantized), relative_error(matrix, quantized)
 
 
-def _write_tokenizer(source: Weights, work: Path) -> dict[str, FileEntry]:
+def _write_tokenizer(files: Mapping[str, Path | bytes], model: str, work: Path) -> dict[str, FileEntry]:
     found = {}
-    for name, content in source.tokenizer_files().items():
+    for name, content in files.items():
         if Path(name).name != name:
-            raise EdgeqError(f"a tokenizer file can't be named {name!r}", where=source.spec.name)
+            raise EdgeqError(f"a tokenizer file can't be named {name!r}", where=model)
         path = work / TOKENIZER / name
         write_bytes(path, content if isinstance(content, bytes) else content.read_bytes())
         found[f"{TOKENIZER}/{name}"] = FileEntry(path.stat().st_size, sha256(path))

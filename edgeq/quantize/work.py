@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeq.checkpoint.manifest import MANIFEST
@@ -32,9 +32,20 @@ def work_folder(out: Path) -> Iterator[Path]:
             raise EdgeqError(f"the work folder holds a foreign file: {foreign[0]}", where=folder, hint="Move it away")
         with (folder / LOCK).open("wb") as lock:
             _take(lock.fileno(), folder)
-            yield folder
+            try:
+                yield folder
+            finally:
+                _drop_if_empty(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def _drop_if_empty(folder: Path) -> None:
+    """A run that failed before its first shard leaves nothing to take up again."""
+    with suppress(OSError):
+        if {p.name for p in folder.iterdir()} == {LOCK}:
+            (folder / LOCK).unlink()
+            folder.rmdir()
 
 
 def clear(folder: Path, keep: Collection[str]) -> None:

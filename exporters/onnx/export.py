@@ -52,11 +52,12 @@ def export(
     if accuracy_level not in (0, 4):
         raise EdgeqError(f"accuracy level {accuracy_level} is not known", hint="0 (float32) or 4 (int8)")
     _check(checkpoint)
+    tokenizer = checkpoint.tokenizer_files()  # refuses a damaged one before anything is written
     options = {"accuracy_level": accuracy_level, "context": positions}
     with new_folder(out, force=force) as folder:
         _write_graph(checkpoint, folder, accuracy_level, positions, progress)
         write_json(folder / "genai_config.json", genai_config(spec, positions))
-        _write_tokenizer(checkpoint, folder)
+        _write_tokenizer(tokenizer, folder)
         artifact = _manifest(checkpoint, folder, positions, options, plan or {})
         write_json(folder / MANIFEST, artifact.to_json())
     return replace(artifact, path=out)
@@ -115,8 +116,8 @@ def _write_graph(
         graph.save()
 
 
-def _write_tokenizer(checkpoint: Weights, folder: Path) -> None:
-    for name, content in checkpoint.tokenizer_files().items():
+def _write_tokenizer(files: Mapping[str, Path | bytes], folder: Path) -> None:
+    for name, content in files.items():
         if isinstance(content, bytes):
             write_bytes(folder / name, content)
         else:
