@@ -31,6 +31,9 @@ COMMANDS = {
 }
 
 
+INTERRUPTED = 130
+
+
 class LazyGroup(TyperGroup):
     """Lists commands from the table above and imports a command's module only to run it."""
 
@@ -94,7 +97,9 @@ def main(argv: list[str] | None = None) -> None:
             raise
         _fail(*_explain(error))
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer turns most interrupts into this code
+        _fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -126,7 +131,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         # Where no part knew better: a folder without permission, a disk that filled up, a file that went away.
         return EdgeqError(f"the system says: {error.strerror}", where=error.filename).line, 2
     if type(error).__name__ == "Abort":
-        return "interrupted", 130
+        return "interrupted", INTERRUPTED
     # A usage error of the option parser: typer carries its own copy of click, so go by what it can do.
     format_message = getattr(error, "format_message", None)
     if format_message is not None:

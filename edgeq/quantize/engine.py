@@ -64,7 +64,7 @@ def quantize(
             _run(source, recipe, method, plan, work, report)
             finish(work, out)
     except EdgeqError as error:
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, BlockingIOError):  # that: the lock
             hint = "Free space and run the same command again: it goes on where it stopped"
             raise EdgeqError(error.what, where=error.where, hint=hint) from error.__cause__
         raise
