@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -129,7 +130,10 @@ def _options() -> argparse.Namespace:
 def _rows(options: argparse.Namespace, model: Path, place: Path) -> Iterator[Row]:
     """Every engine with its model, made here where it was not given."""
     name = options.shape or model.name
-    yield _row("edgeq", "edgeq", options.artifact, place / f"{name}-edgeq", partial(_export, model, options))
+    yield _row("edgeq", "edgeq", options.artifact, place / f"{name}-edgeq", partial(_export, model, options, ()))
+    if options.artifact is None:  # as onnxruntime-genai's builder stores it
+        plain = partial(_export, model, options, ("--symmetric",))
+        yield _row("edgeq, no zero points", "edgeq", None, place / f"{name}-edgeq-symmetric", plain)
     yield _row("onnxruntime-genai", "genai", options.genai, place / f"{name}-genai", partial(_build, model))
     for file in options.gguf or ():
         yield Row(f"llama.cpp {file.stem}", "llamacpp", file)
@@ -150,9 +154,9 @@ def _row(name: str, kind: str, given: Path | None, out: Path, make: Callable[[Pa
     return Row(name, kind, out)
 
 
-def _export(model: Path, options: argparse.Namespace, out: Path) -> None:
+def _export(model: Path, options: argparse.Namespace, more: tuple[str, ...], out: Path) -> None:
     checkpoint = out.with_name(f"{out.name}-checkpoint")
-    sizes = ["--group-size", str(options.group_size), "--embed-bits", str(options.embed_bits)]
+    sizes = ["--group-size", str(options.group_size), "--embed-bits", str(options.embed_bits), *more]
     _run("-m", "edgeq", "quantize", str(model), "-o", str(checkpoint), "--force", *sizes)
     _run("-m", "edgeq", "export", str(checkpoint), "-o", str(out), "--no-verify")
 
@@ -183,8 +187,11 @@ def measure(rows: list[Row], options: argparse.Namespace) -> None:
     prompt = _prompt(options.prompt)
     for row in rows:
         row.start(options.threads)
+    order = random.Random(0)
     for turn in range(options.rounds + 1):
-        for row in [r for r in rows if r.path and not r.missing]:
+        running = [r for r in rows if r.path and not r.missing]
+        order.shuffle(running)  # whoever follows a slow one would always meet the same state of the machine
+        for row in running:
             answer = row.ask(prompt, options.tokens if turn else 8)
             if "missing" in answer:
                 row.missing = answer["missing"]
@@ -199,18 +206,18 @@ def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[st
     device = profile_device()
     figure = device.memory.read_bandwidth
     bandwidth = figure.value if figure else None
-    ours = statistics.median(rows[0].decode) if rows[0].decode else None
+    base = next((r for r in rows if r.kind == "genai" and r.decode), None)
     return {
         "model": options.shape or model.name,
         "machine": f"{device.cpu.name}, {device.cpu.cores} cores, {platform.system()}, {options.threads} threads",
         "read_bandwidth": bandwidth,
         "versions": {name: _version(name) for name in PACKAGES},
         "workload": {"prompt": options.prompt, "tokens": options.tokens, "rounds": options.rounds},
-        "rows": [_figures(row, ours, bandwidth) for row in rows],
+        "rows": [_figures(row, base, bandwidth) for row in rows],
     }
 
 
-def _figures(row: Row, ours: float | None, bandwidth: float | None) -> dict[str, Any]:
+def _figures(row: Row, base: Row | None, bandwidth: float | None) -> dict[str, Any]:
     if not row.decode:
         return {"engine": row.name, "missing": row.missing or "nothing was measured"}
     tps = statistics.median(row.decode)
@@ -220,10 +227,15 @@ def _figures(row: Row, ours: float | None, bandwidth: float | None) -> dict[str,
         "best_tps": max(row.decode),
         "spread": (max(row.decode) - min(row.decode)) / 2 / tps,
         "prefill_tps": statistics.median(row.prefill),
-        "to_edgeq": tps / ours if ours else None,
+        "to_genai": _ratio(row, base) if base else None,
         "bytes": row.bytes_read,
         "ceiling_share": tps * row.bytes_read / bandwidth if bandwidth else None,
     }
+
+
+def _ratio(row: Row, base: Row) -> float:
+    """Median over the rounds of tokens/s beside the base's in the same round."""
+    return statistics.median(a / b for a, b in zip(row.decode, base.decode, strict=False))
 
 
 def _version(name: str) -> str | None:
@@ -244,13 +256,13 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"{result['machine']}{known}")
     console.print(", ".join(f"{n} {v or 'not installed'}" for n, v in result["versions"].items()))
     console.print(f"{result['model']}: {work['prompt']} + {work['tokens']} tokens, {work['rounds']} rounds in turns")
-    table = Table()
-    for name in ("engine", "tok/s", "spread", "best", "to edgeq", "MB", "ceiling", "prefill"):
+    table = Table(box=None, padding=(0, 1))
+    for name in ("engine", "tok/s", "spread", "best", "to genai", "MB", "ceiling", "prefill"):
         table.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
     for row in result["rows"]:
         if "missing" in row:
             continue
-        ratio, share = row["to_edgeq"], row["ceiling_share"]
+        ratio, share = row["to_genai"], row["ceiling_share"]
         table.add_row(
             row["engine"],
             f"{row['decode_tps']:.1f}",

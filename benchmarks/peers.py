@@ -43,6 +43,7 @@ def genai_engine(path: Path, threads: int) -> Engine:
     config = og.Config(str(path))
     config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
     model = og.Model(config)
+    words = og.Tokenizer(model).create_stream()  # text as it comes, as its own examples and edgeq's session give it
 
     def run(prompt: list[int], tokens: int) -> Answer:
         params = og.GeneratorParams(model)
@@ -54,6 +55,7 @@ def genai_engine(path: Path, threads: int) -> Engine:
         generator.generate_next_token()
         first = time.perf_counter()
         for _ in range(tokens):
+            words.decode(int(generator.get_next_tokens()[0]))
             generator.generate_next_token()
         return {"prefill_s": first - start, "decode_s": time.perf_counter() - first, "decoded": tokens}
 
