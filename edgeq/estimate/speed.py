@@ -70,8 +70,14 @@ class Parts:
             "nodes": self.glue,
             "loop": self.loop,
         }
-        first, *rest = [f"{name} {1000 * seconds:.2g}" for name, seconds in named.items()]
+        first, *rest = [f"{name} {_milliseconds(seconds)}" for name, seconds in named.items()]
         return ", ".join([f"{first} ms", *rest])
+
+
+def _milliseconds(seconds: float) -> str:
+    """Two digits, never an exponent."""
+    value = 1000 * seconds
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def expected_decode(
