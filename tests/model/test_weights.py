@@ -132,7 +132,7 @@ def test_shards_and_bfloat16(tmp_path: Path) -> None:
 def test_tokenizer_files_are_handed_on(tmp_path: Path) -> None:
     path, _, _ = folder(tmp_path / "m", LLAMA)
     for name in ("tokenizer.json", "chat_template.jinja", "README.md"):
-        (path / name).write_text("x")
+        (path / name).write_text("{}")
     assert set(open_source(path).tokenizer_files()) == {"tokenizer.json", "chat_template.jinja"}
 
 
