@@ -275,7 +275,7 @@ def test_a_context_beyond_the_models_is_noted(make, laptop_of):
     assert any("beyond the 4,096 tokens" in n for n in plan.notes)
 
 
-def benchmark(device, model, scheme, tps, ceiling_tps=None, context=128):
+def benchmark(device, model, scheme, tps, ceiling_tps=None, context=128, load=0.0):
     runs = Samples.of([tps])
     return Benchmark(
         date="2026-11-01T00:00:00+00:00",
@@ -295,7 +295,7 @@ def benchmark(device, model, scheme, tps, ceiling_tps=None, context=128):
         loaded_bytes=1,
         peak_bytes=1,
         load_before=0.0,
-        load_during=0.0,
+        load_during=load,
         promise=Promise(ceiling_tps=ceiling_tps),
     )
 
@@ -347,6 +347,26 @@ def test_kernels_measured_here_come_before_a_learned_share_and_after_a_measureme
     assert expected(learned).basis == "kernels measured here"
     assert 1 < expected(learned).tps < 20e9 / 7.5e9
     assert expected(learned, measured).basis == "measured here"
+
+
+def test_a_benchmark_beside_other_work_counts_only_where_nothing_better_is_known(make, laptop_of):
+    rates = tuple(KernelRate("onnxruntime/cpu", name, Figure(v, "", "measured")) for name, v in KERNELS.items())
+    plain = laptop_of(16)
+    quiet = benchmark(plain, "llama-3.1-8b", "rtn-int4-g32", 6.0, 10.0)
+    busy = benchmark(plain, "llama-3.1-8b", "rtn-int4-g32", 1.0, 10.0, load=0.5)  # the later of the two
+    other = benchmark(plain, "small", "rtn-int4-g32", 40.0, 100.0)
+    busy_other = benchmark(plain, "small", "rtn-int4-g32", 10.0, 100.0, load=0.5)
+
+    def expected(*known, device=plain):
+        found = make(device, "llama-3.1-8b", known, context=160, targets=("onnxruntime/cpu",)).candidates
+        return next(c.expected for c in found if c.scheme.name == "rtn-int4-g32")
+
+    assert expected(quiet, busy).tps == pytest.approx(6.0)
+    assert expected(busy, device=laptop_of(16, kernels=rates)).basis == "kernels measured here"
+    assert expected(other, busy_other, busy).detail.startswith("40% of the ceiling, as in 1 benchmark ")
+    alone = expected(busy)
+    assert (alone.basis, alone.tps) == ("measured here", pytest.approx(1.0)) and "beside other work" in alone.detail
+    assert expected(busy_other).basis == "learned"
 
 
 def test_a_plan_is_json(make, card_of):
