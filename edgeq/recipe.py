@@ -96,8 +96,11 @@ def recipe_for(model: str, scheme: Scheme) -> Recipe:
     )
 
 
-def parse_recipe(text: str, where: object = None) -> Recipe:
+def parse_recipe(text: str, where: object = None, *, model: str | None = None) -> Recipe:
     """TOML to Recipe.
+
+    Args:
+        model: takes the place of the one in the text, which may then lack it.
 
     Raises:
         EdgeqError: bad TOML, an unknown field, a wrong type or value.
@@ -106,10 +109,10 @@ def parse_recipe(text: str, where: object = None) -> Recipe:
         table: dict[str, Any] = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise EdgeqError(f"bad TOML: {str(error)[:200]}", where=where) from error
-    return from_json(Recipe, table, where)
+    return from_json(Recipe, table if model is None else {**table, "model": model}, where)
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, *, model: str | None = None) -> Recipe:
     """A recipe file; see `parse_recipe`."""
     try:
         text = path.read_text("utf-8")
@@ -117,7 +120,7 @@ def read_recipe(path: Path) -> Recipe:
         raise EdgeqError(f"cannot read the recipe: {error.strerror}", where=path) from error
     except UnicodeDecodeError as error:
         raise EdgeqError("the recipe is not UTF-8", where=path) from error
-    return parse_recipe(text, path)
+    return parse_recipe(text, path, model=model)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

@@ -47,7 +47,6 @@ def command(
     from edgeq.recipe import write_recipe
 
     given = {
-        "model": model,
         "method": method,
         "bits": bits,
         "group_size": group_size,
@@ -55,7 +54,7 @@ def command(
         "embed_bits": embed_bits,
         "head": head,
     }
-    wanted = _recipe(recipe, {name: value for name, value in given.items() if value is not None})
+    wanted = _recipe(recipe, model, {name: value for name, value in given.items() if value is not None})
     find_method(wanted.method)  # before a download
     if out is None and not dry_run:
         raise EdgeqError("no output folder", hint="Add -o FOLDER, or --dry-run to see what it would take")
@@ -73,12 +72,15 @@ def command(
     _print_made(console, made)
 
 
-def _recipe(file: Path | None, given: dict[str, object]) -> Recipe:
+def _recipe(file: Path | None, model: str | None, given: dict[str, object]) -> Recipe:
     from edgeq.jsonable import from_json
     from edgeq.recipe import Recipe, read_recipe, recipe_json
 
-    base = recipe_json(read_recipe(file)) if file is not None else {}
-    if "model" not in base and "model" not in given:
+    if file is not None:
+        base = recipe_json(read_recipe(file, model=model))
+    elif model is not None:
+        base = {"model": model}
+    else:
         raise EdgeqError("no model", hint="edgeq quantize MODEL -o FOLDER, or --recipe FILE")
     if given.get("bits") == 16 and "embed_bits" not in given:
         given["embed_bits"] = 16  # half precision is meant for the whole model

@@ -67,6 +67,22 @@ def test_a_recipe_file_and_options_beside_it(model: Path, tmp_path: Path) -> Non
     assert Checkpoint.open(tmp_path / "q").scheme.name == "rtn-int5-g16"
 
 
+def test_a_model_beside_a_recipe_file_that_names_none_or_another(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    for text in ("bits = 2", 'model = "elsewhere"\nbits = 2'):
+        file.write_text(text)
+        assert run(model, "--recipe", file, "--force", "-o", tmp_path / "q") == 0
+        made = Checkpoint.open(tmp_path / "q")
+        assert made.scheme.name == "rtn-int2-g32" and made.manifest.recipe["model"] == str(model)
+
+
+def test_a_recipe_file_without_a_model_needs_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text("bits = 2")
+    assert run("--recipe", file, "-o", tmp_path / "q") == 2
+    assert "lacks 'model'" in capsys.readouterr().err
+
+
 def test_the_plan_s_half_precision_command(model: Path, tmp_path: Path) -> None:
     assert run(model, "--method", "none", "--bits", 16, "--group-size", -1, "--symmetric", "-o", tmp_path / "q") == 0
     assert Checkpoint.open(tmp_path / "q").scheme.name == "fp16"
