@@ -33,14 +33,15 @@ def command(
     """
     from rich.console import Console
 
-    from edgeq.demo.road import Settings, run_demo
+    from edgeq.demo.folder import Settings
+    from edgeq.demo.road import run_demo
     from edgeq.jsonable import to_json
 
     console = Console(stderr=as_json)
     console.print("[bold]edgeq demo[/]  from a model to a measured artifact\n", highlight=False)
     report = run_demo(Settings(out, model, bits, force, keep), Teller(console))
     if as_json:
-        print(json.dumps(to_json(report), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(report), indent=2))
     else:
         render(report, console)
 

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from edgeq.artifact import MANIFEST, Artifact, read_artifact
 from edgeq.benchmark import Benchmark, Promise, device_key
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.weights import Weights
+from edgeq.demo.choice import TARGET, check_choice, choose
+from edgeq.demo.folder import Settings, begin, check_folder
 from edgeq.demo.report import Report, outcomes
 from edgeq.demo.source import Source, demo_model
 from edgeq.device.profile import profile_device
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.estimate import weight_bytes
-from edgeq.files import cannot_write, write_json
+from edgeq.files import write_json
 from edgeq.jsonable import from_json, to_json
-from edgeq.measure.bench import Workload, bench
+from edgeq.measure.bench import bench
 from edgeq.measure.promise import promise_for
 from edgeq.measure.verify import Verification, record, verify
 from edgeq.model.spec import ModelSpec
-from edgeq.plan import Candidate, Request, make_plan
+from edgeq.plan import Candidate
 from edgeq.recipe import Recipe, recipe_for, recipe_json
 from edgeq.registry import Progress, exporter, runtime
 from edgeq.store import Store
 
-TARGET = "onnxruntime/cpu"
 PROMPT = "The capital of France is"
 ANSWER_TOKENS = 24
-CONTEXT = 2048
-MARKER = "demo.json"
 STEPS = ("profile", "model", "plan", "quantize", "export", "verify", "run", "bench")
 TITLES = {
     "profile": "measure this machine",
@@ -62,44 +60,20 @@ class Narrator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the demo is asked.
-
-    Attributes:
-        model: any model edgeq opens; None: SmolLM2-135M-Instruct.
-        bits: of the linear weights.
-        force: begin anew in a folder that holds something already.
-        keep: keep the neutral checkpoint beside the artifact.
-    """
-
-    out: Path
-    model: str | None = None
-    bits: int = 4
-    force: bool = False
-    keep: bool = True
-    workload: Workload = field(default_factory=lambda: Workload(prompt_tokens=(32, 128)))
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / "checkpoint"
-
-    @property
-    def artifact(self) -> Path:
-        return self.out / "artifact"
-
-
 def run_demo(settings: Settings, narrator: Narrator) -> Report:
     """Walk the road; see `Settings` and `Report`. The report is also kept as `report.json` in the folder.
 
     Raises:
-        EdgeqError: any step's problem; the folder holds something else; no scheme of that many bits fits.
+        EdgeqError: any step's problem; the folder holds something else; no scheme of that many bits fits. What is
+            wrong with the input is said before anything is measured, and leaves nothing.
     """
     walk = _Walk(settings, narrator)
-    prepare(settings)
+    begun = check_folder(settings)
+    check_choice(settings.model, settings.bits)
     device = walk.profile()
     source, weights = walk.model()
-    chosen, promise = walk.plan(device, weights.spec)
+    chosen, promise = walk.plan(device, weights.spec, begun)
+    begin(settings, chosen.scheme.name)
     recipe = recipe_for(str(source.path), chosen.scheme)
     artifact = walk.make(weights, recipe, promise)
     verification = walk.verify(artifact)
@@ -131,72 +105,6 @@ def run_demo(settings: Settings, narrator: Narrator) -> Report:
     if not settings.keep:
         shutil.rmtree(settings.checkpoint, ignore_errors=True)
     return report
-
-
-def prepare(settings: Settings) -> None:
-    """Make the folder, or take up the demo it holds.
-
-    Raises:
-        EdgeqError: it holds something else, or a demo of other settings; it can't be made.
-    """
-    mine: dict[str, Any] = {"edgeq_demo": 1, "model": settings.model, "bits": settings.bits}
-    marker = settings.out / MARKER
-    scheme: Any = None
-    if settings.out.exists() and not settings.force:
-        found = _read_marker(marker)
-        if found is None and (not settings.out.is_dir() or any(settings.out.iterdir())):
-            raise EdgeqError("the output exists already", where=settings.out, hint="Choose another --out")
-        scheme = None if found is None else found.pop("scheme", None)
-        if found is not None and found != mine:
-            asked = f"model {found.get('model') or 'default'}, {found.get('bits')} bits"
-            raise EdgeqError(
-                f"this folder holds a demo of {asked}", where=settings.out, hint="Add --force to begin anew"
-            )
-    try:
-        if settings.force:
-            _clear(settings)
-        settings.out.mkdir(parents=True, exist_ok=True)
-        for left in settings.out.glob(f".{settings.artifact.name}.*.partial"):
-            shutil.rmtree(left, ignore_errors=True)  # of a killed export
-    except OSError as error:
-        raise cannot_write(settings.out, error) from error
-    write_json(marker, mine | ({"scheme": scheme} if scheme else {}))
-
-
-def _read_marker(marker: Path) -> Any:
-    try:
-        found = json.loads(marker.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and found.get("edgeq_demo") == 1 else None
-
-
-def _clear(settings: Settings) -> None:
-    """Remove what a demo made, and nothing else that may lie in the folder."""
-    partial = settings.checkpoint.with_name(settings.checkpoint.name + ".partial")
-    for folder in (settings.checkpoint, partial, settings.artifact):
-        if folder.exists():
-            shutil.rmtree(folder)
-
-
-def choose(device: Device, spec: ModelSpec, bits: int, begun: str | None = None) -> Candidate:
-    """The plan's best candidate with that many bits that edgeq can make today.
-
-    Args:
-        begun: name of the scheme that an earlier run chose. It stays the choice: what that run measured may have
-            changed the ranking, and its work is to be taken up.
-
-    Raises:
-        EdgeqError: there is none; with the plan's reason.
-    """
-    plan = make_plan(device, spec, Request(context=min(CONTEXT, spec.max_positions), targets=(TARGET,)))
-    same = [c for c in plan.candidates if c.scheme.linear.bits == bits and c.scheme.linear.kind == "int"]
-    made = [c for c in same if c.not_yet is None]
-    if made:
-        return next((c for c in made if c.scheme.name == begun), made[0])
-    out = [c for c in plan.rejected if c.scheme.linear.bits == bits and c.reasons]
-    why = same[0].not_yet if same else out[0].reasons[0] if out else "no scheme has so many"
-    raise EdgeqError(f"nothing with {bits} bits can be made for {TARGET}: {why}", hint="Try --bits 4 or --bits 8")
 
 
 def model_bytes(artifact: Artifact) -> int:
@@ -243,12 +151,9 @@ class _Walk:
             told.what = source.origin
         return source, weights
 
-    def plan(self, device: Device, spec: ModelSpec) -> tuple[Candidate, Promise]:
+    def plan(self, device: Device, spec: ModelSpec, begun: str | None) -> tuple[Candidate, Promise]:
         with self._step("plan") as (_, told):
-            marker = self.settings.out / MARKER
-            begun = _read_marker(marker) or {}
-            chosen = choose(device, spec, self.settings.bits, begun.get("scheme"))
-            write_json(marker, begun | {"scheme": chosen.scheme.name})
+            chosen = choose(device, spec, self.settings.bits, begun)
             work = self.settings.workload.fitted(spec.max_positions)
             promise = promise_for(device, spec, chosen.scheme, TARGET, work)
             size = weight_bytes(spec, chosen.scheme, TARGET) / 1e6

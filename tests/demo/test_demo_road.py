@@ -19,9 +19,11 @@ from rich.console import Console
 from edgeq.artifact import read_artifact
 from edgeq.benchmark import Promise
 from edgeq.cli.demo_ import Teller, render
-from edgeq.demo import road
+from edgeq.cli.main import main
+from edgeq.demo import choice, road
+from edgeq.demo.folder import Settings
 from edgeq.demo.report import Outcome, Report
-from edgeq.demo.road import STEPS, Settings, run_demo
+from edgeq.demo.road import STEPS, run_demo
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json
@@ -88,8 +90,9 @@ def test_a_second_run_takes_up_what_is_finished(ask: Ask) -> None:
 
 def test_a_rerun_keeps_its_scheme_though_the_ranking_changed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_demo(ask(), Listener())
-    plan = road.make_plan
-    monkeypatch.setattr(road, "make_plan", lambda *a: replace(p := plan(*a), candidates=tuple(reversed(p.candidates))))
+    plan = choice.make_plan
+    turned = lambda *a: replace(p := plan(*a), candidates=tuple(reversed(p.candidates)))  # noqa: E731
+    monkeypatch.setattr(choice, "make_plan", turned)
     assert run_demo(ask(out=ask().out.with_name("other")), Listener()).scheme != first.scheme  # it did change
     listener = Listener()
     assert run_demo(ask(), listener).scheme == first.scheme
@@ -146,15 +149,65 @@ def test_a_demo_of_other_settings_is_refused_without_force(ask: Ask) -> None:
     assert run_demo(ask(bits=8, force=True), Listener()).scheme.startswith("rtn-int8")
 
 
-def test_bits_that_nothing_has_are_refused_with_the_reason(ask: Ask) -> None:
-    with pytest.raises(EdgeqError, match=r"nothing with 3 bits can be made for onnxruntime/cpu: .*--bits 4"):
-        run_demo(ask(bits=3), Listener())
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"bits": 3}, "nothing with 3 bits can be made for onnxruntime/cpu: .*--bits 4"),
+        ({"bits": 7}, "nothing with 7 bits .*: no scheme has so many"),
+        ({"bits": 3, "model": None}, "nothing with 3 bits"),
+        ({"model": "none.gguf"}, "none.gguf"),
+        ({"model": "x" * 5000}, "no model"),
+        ({"model": "7B"}, "'7B' is a size class"),
+    ],
+)
+def test_bad_input_is_one_line_and_costs_and_leaves_nothing(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], says: str
+) -> None:
+    monkeypatch.setattr(road, "profile_device", lambda **_: pytest.fail("measured the machine"))
+    with pytest.raises(EdgeqError, match=says) as caught:
+        run_demo(ask(**changes), Listener())
+    assert "\n" not in caught.value.line and not ask().out.exists()
 
 
-def test_a_model_that_is_not_there_is_one_line(ask: Ask, tmp_path: Path) -> None:
-    with pytest.raises(EdgeqError) as caught:
-        run_demo(ask(model=str(tmp_path / "none.gguf")), Listener())
-    assert "none.gguf" in caught.value.line and "\n" not in caught.value.line
+def test_a_damaged_model_leaves_nothing(ask: Ask, tiny_model: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(EdgeqError, match=r"model\.safetensors"):
+        run_demo(ask(model=str(broken)), Listener())
+    assert not ask().out.exists()
+
+
+def test_a_model_too_large_for_the_machine_leaves_nothing_and_spares_the_demo_before(
+    ask: Ask, machine: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_demo(ask(), Listener())
+    small = replace(
+        machine, memory=replace(machine.memory, total_bytes=1 << 20, limit_bytes=None, available_bytes=1 << 20)
+    )
+    monkeypatch.setattr(road, "profile_device", lambda **_: small)
+    for changes in ({"force": True}, {"out": ask().out.with_name("new")}):
+        with pytest.raises(EdgeqError, match="nothing with 4 bits"):
+            run_demo(ask(**changes), Listener())
+    assert read_artifact(ask().artifact) and not ask().out.with_name("new").exists()
+
+
+def test_an_out_below_a_file_is_refused_at_once(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(road, "profile_device", lambda **_: pytest.fail("measured the machine"))
+    with pytest.raises(EdgeqError, match="cannot write: Not a directory"):
+        run_demo(ask(out=tmp_path / "file" / "out"), Listener())
+
+
+def test_json_is_ascii_like_every_command_s(
+    ask: Ask, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(road, "run_demo", lambda given, teller: run_demo(replace(given, workload=SMALL), teller))
+    out = ask().out.with_name("démo")
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", "--model", str(tiny_model), "--out", str(out), "--json"])
+    printed = capsys.readouterr().out
+    assert not caught.value.code and printed.isascii()
+    assert json.loads(printed)["artifact"] == str(out / "artifact")
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_finishes(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
