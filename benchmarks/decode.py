@@ -113,7 +113,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this shape, --model's tokenizer")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--restarts", type=int, default=5, help="times all engines are started afresh")
+    parser.add_argument("--rounds", type=int, default=3, help="of measuring, each time")
     parser.add_argument("--threads", type=int, default=0, help="default: physical cores")
     parser.add_argument("--group-size", type=int, default=32)
     parser.add_argument("--embed-bits", type=int, default=8, help="of edgeq's embedding and tied head")
@@ -183,21 +184,27 @@ def _prompt(count: int) -> list[int]:
 
 
 def measure(rows: list[Row], options: argparse.Namespace) -> None:
-    """One warm-up each, then rounds in turns."""
-    prompt = _prompt(options.prompt)
-    for row in rows:
-        row.start(options.threads)
+    """Fresh processes several times: where a process's memory happens to lie is worth 10 % either way. In each, a
+    warm-up and then rounds, whose order is drawn anew: a row would else always meet what the one before left."""
     order = random.Random(0)
-    for turn in range(options.rounds + 1):
-        running = [r for r in rows if r.path and not r.missing]
-        order.shuffle(running)  # whoever follows a slow one would always meet the same state of the machine
-        for row in running:
-            answer = row.ask(prompt, options.tokens if turn else 8)
-            if "missing" in answer:
-                row.missing = answer["missing"]
-            elif turn:
-                row.decode.append(answer["decoded"] / answer["decode_s"])
-                row.prefill.append(options.prompt / answer["prefill_s"])
+    for _ in range(options.restarts):
+        for row in rows:
+            row.start(options.threads)
+        for turn in range(options.rounds + 1):
+            for row in order.sample(rows, len(rows)):
+                if row.path and not row.missing:
+                    _time(row, options, warm_up=turn == 0)
+        for row in rows:
+            row.stop()
+
+
+def _time(row: Row, options: argparse.Namespace, *, warm_up: bool) -> None:
+    answer = row.ask(_prompt(options.prompt), 8 if warm_up else options.tokens)
+    if "missing" in answer:
+        row.missing = answer["missing"]
+    elif not warm_up:
+        row.decode.append(answer["decoded"] / answer["decode_s"])
+        row.prefill.append(options.prompt / answer["prefill_s"])
 
 
 def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[str, Any]:
@@ -212,7 +219,12 @@ def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[st
         "machine": f"{device.cpu.name}, {device.cpu.cores} cores, {platform.system()}, {options.threads} threads",
         "read_bandwidth": bandwidth,
         "versions": {name: _version(name) for name in PACKAGES},
-        "workload": {"prompt": options.prompt, "tokens": options.tokens, "rounds": options.rounds},
+        "workload": {
+            "prompt": options.prompt,
+            "tokens": options.tokens,
+            "rounds": options.rounds,
+            "restarts": options.restarts,
+        },
         "rows": [_figures(row, base, bandwidth) for row in rows],
     }
 
@@ -255,7 +267,9 @@ def show(result: dict[str, Any]) -> None:
     known = f"; read bandwidth {bandwidth / 1e9:.1f} GB/s" if bandwidth else ""
     console.print(f"{result['machine']}{known}")
     console.print(", ".join(f"{n} {v or 'not installed'}" for n, v in result["versions"].items()))
-    console.print(f"{result['model']}: {work['prompt']} + {work['tokens']} tokens, {work['rounds']} rounds in turns")
+    console.print(
+        f"{result['model']}: {work['prompt']} + {work['tokens']} tokens, {work['restarts']} x {work['rounds']} rounds"
+    )
     table = Table(box=None, padding=(0, 1))
     for name in ("engine", "tok/s", "spread", "best", "to genai", "MB", "ceiling", "prefill"):
         table.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)

@@ -1,8 +1,9 @@
 """What a session's options and an artifact's grid do to decoding, each variant in a process of its own, in turns.
 
-    python benchmarks/options.py ARTIFACT [ARTIFACT ...] [--with huge_pages=false] [--with threads=1] [--rounds 20]
+    python benchmarks/options.py ARTIFACT [ARTIFACT ...] [--with huge_pages=false] [--with threads=1] [--restarts 8]
 
 The first row is the first artifact with edgeq's defaults; ratios are medians over rounds of tokens/s beside its own.
+Processes are started afresh several times: where a process's memory happens to lie is worth 10 % either way.
 """
 
 from __future__ import annotations
@@ -25,13 +26,23 @@ class Variant:
     """An artifact opened with some options, in a worker."""
 
     name: str
-    worker: subprocess.Popen[str]
+    command: list[str]
+    worker: subprocess.Popen[str] | None = None
     tps: list[float] = field(default_factory=list)
 
+    def start(self) -> None:
+        pipe = subprocess.PIPE
+        self.worker = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True)
+
     def measure(self, tokens: int) -> float:
-        assert self.worker.stdin is not None and self.worker.stdout is not None
+        assert self.worker is not None and self.worker.stdin is not None and self.worker.stdout is not None
         print(tokens, file=self.worker.stdin, flush=True)
         return float(self.worker.stdout.readline())
+
+    def stop(self) -> None:
+        assert self.worker is not None and self.worker.stdin is not None
+        self.worker.stdin.close()
+        self.worker.wait()
 
 
 def main() -> None:
@@ -41,27 +52,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("artifacts", nargs="+", type=Path)
     parser.add_argument("--with", dest="options", action="append", default=[], help="NAME=JSON, of edgeq.load")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--restarts", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3, help="of measuring after each start")
     parser.add_argument("--tokens", type=int, default=64)
     given = parser.parse_args()
-    variants = [start(path, {}) for path in given.artifacts]
+    variants = [variant_of(path, {}) for path in given.artifacts]
     for option in given.options:
         name, _, value = option.partition("=")
-        variants.append(start(given.artifacts[0], {name: json.loads(value)}))
-    order = random.Random(0)
-    for turn in range(given.rounds + 1):
-        for variant in order.sample(variants, len(variants)):
-            tps = variant.measure(given.tokens)
-            if turn:
-                variant.tps.append(tps)
+        variants.append(variant_of(given.artifacts[0], {name: json.loads(value)}))
+    compare(variants, given)
     show(variants)
 
 
-def start(path: Path, options: dict[str, Any]) -> Variant:
-    command = [sys.executable, __file__, "--worker", str(path), json.dumps(options)]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def variant_of(path: Path, options: dict[str, Any]) -> Variant:
     name = ", ".join([path.name, *(f"{k}={v}" for k, v in options.items())])
-    return Variant(name, worker)
+    return Variant(name, [sys.executable, __file__, "--worker", str(path), json.dumps(options)])
+
+
+def compare(variants: list[Variant], given: argparse.Namespace) -> None:
+    order = random.Random(0)
+    for _ in range(given.restarts):
+        for variant in variants:
+            variant.start()
+        for turn in range(given.rounds + 1):
+            for variant in order.sample(variants, len(variants)):
+                tps = variant.measure(given.tokens)
+                if turn:
+                    variant.tps.append(tps)
+        for variant in variants:
+            variant.stop()
 
 
 def work(path: Path, options: dict[str, Any]) -> None:
