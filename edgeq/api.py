@@ -24,7 +24,7 @@ def load(path: str | Path, *, runtime: str = "auto", **options: Any) -> Session:
     Args:
         path: a folder that `edgeq export` wrote.
         runtime: the runtime's name; `auto` takes the one the artifact was made for.
-        options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`.
+        options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`, `huge_pages`.
 
     Raises:
         EdgeqError: not an artifact, damaged, or its runtime is not installed.

@@ -1,1 +1,1 @@
-
+"""The place of the Textual application."""

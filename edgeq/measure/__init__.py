@@ -1,1 +1,1 @@
-
+"""What an artifact does: divergence from its checkpoint, speed, memory."""

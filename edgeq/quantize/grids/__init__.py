@@ -1,1 +1,1 @@
-
+"""Grid searches: which values a group of weights may take, and how its parameters are found."""

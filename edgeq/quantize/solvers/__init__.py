@@ -1,1 +1,1 @@
-
+"""Solvers: how codes are chosen on a grid."""
