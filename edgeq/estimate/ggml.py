@@ -1,28 +1,11 @@
-"""llama.cpp's block types: how many bytes a block of weights takes.
-
-Source: the block structures of ggml (`ggml-common.h`): e.g. Q4_0 is one f16 scale and 32 nibbles, 18 bytes.
-"""
+"""What llama.cpp stores a tensor as, and the bytes that takes."""
 
 from __future__ import annotations
 
+from edgeq.model.ggml import GGML_TYPES
+
 # type -> (weights in a block, bytes of a block)
-BLOCKS: dict[str, tuple[int, int]] = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q5_0": (32, 22),
-    "Q5_1": (32, 24),
-    "Q8_0": (32, 34),
-    "Q2_K": (256, 84),
-    "Q3_K": (256, 110),
-    "Q4_K": (256, 144),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-    "IQ4_NL": (32, 18),
-    "IQ4_XS": (256, 136),
-}
+BLOCKS = {t.name: (t.elements, t.block_bytes) for t in GGML_TYPES.values()}
 
 # What llama.cpp stores instead where the columns don't fill blocks of 256 (`tensor_type_fallback` in llama-quant.cpp).
 # Older versions gave IQ4_NL for Q2_K and Q3_K: the same bytes.

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import EdgeqError
-from edgeq.model.gguf_file import GGML_TYPES, GgufFile
+from edgeq.model.ggml import GGML_TYPES
+from edgeq.model.gguf_file import GgufFile
 
 RNG = np.random.default_rng(0)
 QUANTIZED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
