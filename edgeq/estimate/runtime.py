@@ -15,10 +15,9 @@ What was measured (onnxruntime 1.31, Linux, x86-64, resident memory of a process
 
 from __future__ import annotations
 
-import math
-
-from edgeq.estimate.formats import weight_bytes
+from edgeq.estimate.formats import grid_bytes, weight_bytes
 from edgeq.estimate.kv import kv_cache_bytes
+from edgeq.estimate.onnx_file import block_size
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
@@ -53,7 +52,7 @@ def resident_weight_bytes(spec: ModelSpec, scheme: Scheme) -> int:
         columns = t.shape[-1]
         rows = t.numel // columns
         if t.role == "embed":
-            total += _mapped(rows, columns, scheme.embed) + _kept_scales(rows, columns, scheme.embed)
+            total += grid_bytes(rows, columns, scheme.embed, "onnxruntime") + _kept_scales(rows, columns, scheme.embed)
             if spec.tied:
                 total += _packed(rows, columns, scheme.embed)
         elif t.linear:
@@ -69,11 +68,7 @@ def _grid(t: TensorSpec, scheme: Scheme) -> Grid:
 
 
 def _blocks(columns: int, grid: Grid) -> int:
-    return -(-columns // _block(grid))
-
-
-def _block(grid: Grid) -> int:
-    return 128 if grid.group_size == -1 else math.gcd(grid.group_size, 256)
+    return -(-columns // block_size(grid))
 
 
 def _packed(rows: int, columns: int, grid: Grid) -> int:
@@ -81,16 +76,7 @@ def _packed(rows: int, columns: int, grid: Grid) -> int:
     if grid.kind == "float":
         return 4 * rows * columns
     blocks = rows * _blocks(columns, grid)
-    return blocks * (_block(grid) * grid.bits // 8 + 8)
-
-
-def _mapped(rows: int, columns: int, grid: Grid) -> int:
-    """Bytes of a table in the file: codes, float32 scales, zero points."""
-    if grid.kind == "float":
-        return 4 * rows * columns
-    blocks = rows * _blocks(columns, grid)
-    zeros = 0 if grid.symmetric else -(-blocks * grid.bits // 8)
-    return blocks * _block(grid) * grid.bits // 8 + 4 * blocks + zeros
+    return blocks * (block_size(grid) * grid.bits // 8 + 8)
 
 
 def _kept_scales(rows: int, columns: int, grid: Grid) -> int:

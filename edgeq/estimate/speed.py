@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from edgeq.device.spec import Device
 from edgeq.estimate.ceiling import ceiling, prefill_flop
+from edgeq.estimate.onnx_file import block_size
 from edgeq.estimate.prior import Basis, Expected, prior_decode
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec
 from edgeq.scheme import Grid, Scheme
@@ -158,7 +159,7 @@ def _seconds_per_weight(rates: dict[str, float], grid: Grid, cached: bool) -> fl
         return 1 / rates["MatMul-f32"]
     at_32, at_128 = 1 / rates[_BASE], 1 / rates["MatMulNBits-4-g128"]
     slope = max(0.0, at_32 - at_128) / (1 / 32 - 1 / 128)
-    group = 128 if grid.group_size == -1 else math.gcd(grid.group_size, 256)
+    group = block_size(grid)
     base = 1 / rates["MatMulNBits-8-g32"] if grid.bits == 8 else at_32
     seconds = max(base + slope * (1 / group - 1 / 32), 0.25 * base)
     hot = rates.get(f"{_BASE}-cached", 0.0)
