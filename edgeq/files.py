@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgeq.errors import EdgeqError
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or leave what was there before.
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream to write; the file takes its name when the block ends, or what was there before stays.
 
     Raises:
         EdgeqError: the disk is full or the place can't be written.
@@ -25,14 +26,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
     except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:  # after an interrupt too; a file that took its name is no longer here
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or leave what was there before. Raises as `whole_file` does."""
+    with whole_file(path) as stream:
+        stream.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:

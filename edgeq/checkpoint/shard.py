@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import EdgeqError
-from edgeq.files import cannot_write
+from edgeq.files import whole_file
 
 DTYPES = {"float16": "F16", "float32": "F32", "uint8": "U8"}
 ALIGNMENT = 8
@@ -30,20 +28,11 @@ def write_shard(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> tuple[int, 
     """
     header = _header(tensors)
     digest, size = hashlib.sha256(), 0
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            for part in chain([memoryview(header)], map(_bytes, tensors.values())):
-                stream.write(part)
-                digest.update(part)
-                size += len(part)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+    with whole_file(path) as stream:
+        for part in chain([memoryview(header)], map(_bytes, tensors.values())):
+            stream.write(part)
+            digest.update(part)
+            size += len(part)
     return size, digest.hexdigest()
 
 
