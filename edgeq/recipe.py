@@ -12,9 +12,12 @@ from typing import Any, Literal
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes
 from edgeq.jsonable import from_json, to_json
-from edgeq.scheme import F16, F32, Grid, Scheme, int_grid
+from edgeq.scheme import F16, F32, GGML_GRIDS, Grid, Scheme, affine_grid, codebook_grid, int_grid
 
 HeadGrid = Literal["embed", "linear", "float"]
+Activations = Literal["float", "dynamic", "static"]
+CODEBOOK_GRIDS = ("nf4", "nf4-double", "fp4", "ternary")
+GRIDS = ("int", "affine", *CODEBOOK_GRIDS, *(name.lower() for name in GGML_GRIDS))
 GROUP_SIZES = (-1, 16, 32, 64, 128, 256)
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 
@@ -26,10 +29,18 @@ class Recipe:
     Attributes:
         model: folder, GGUF file or hub id of the source.
         method: name of a composition in `edgeq.quantize.methods`; `none` for a model kept in half precision.
-        bits, group_size, symmetric: grid of the linear layers; 16 bits keep them in half precision, a group of
-            -1 is a whole row.
-        embed_bits, embed_group_size, embed_symmetric: grid of the embedding.
+        grid: kind of the linear layers' grid: `int` (integer zero points, or none where symmetric), `affine` (a float
+            minimum), a codebook (`nf4`, `nf4-double`, `fp4`, `ternary`) or a llama.cpp block type (`q4_k`), which
+            brings bits and groups of its own.
+        bits, group_size, symmetric: of the linear layers; 16 bits keep them in half precision, a group of -1 is a
+            whole row.
+        embed_grid, embed_bits, embed_group_size, embed_symmetric: likewise of the embedding.
         head: grid of an untied output head: the embedding's, the linear layers', or half precision.
+        activations: `dynamic` or `static` 8-bit activations of the linear layers, or `float` ones.
+        calibration: text that methods learn from: `self` (written by the model itself), a .txt or .jsonl file, or
+            `hub:NAME` for a data set of the hub.
+        calibration_tokens, calibration_length: tokens in all, and of one sequence.
+        budget: bits per weight, over all weights, that the method `mixed` may spend; None: as the grid has it.
         seed: of everything random; a method without chance ignores it.
 
     Raises:
@@ -38,13 +49,20 @@ class Recipe:
 
     model: str
     method: str = "rtn"
+    grid: str = "int"
     bits: int = 4
     group_size: int = 32
     symmetric: bool = False
+    embed_grid: str = "int"
     embed_bits: int = 8
     embed_group_size: int = 32
     embed_symmetric: bool = False
     head: HeadGrid = "embed"
+    activations: Activations = "float"
+    calibration: str = "self"
+    calibration_tokens: int = 32_768
+    calibration_length: int = 512
+    budget: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,23 +71,40 @@ class Recipe:
                 if getattr(self, field) not in allowed:
                     known = ", ".join(map(str, allowed))
                     raise EdgeqError(f"{field} is {getattr(self, field)}", where="recipe", hint=f"Choose from {known}")
+        for name in (self.grid, self.embed_grid):
+            if name not in GRIDS:
+                raise EdgeqError(f"no grid {name!r}", where="recipe", hint=f"Choose from {', '.join(GRIDS)}")
+        if not 2 <= self.calibration_length <= self.calibration_tokens:
+            sizes = f"{self.calibration_tokens} tokens in sequences of {self.calibration_length}"
+            raise EdgeqError(f"a calibration text of {sizes}", where="recipe", hint="E.g. 32768 tokens in 512")
+        if self.budget is not None and not 1 < self.budget < 16:
+            raise EdgeqError(f"a budget of {self.budget} bits a weight", where="recipe", hint="Between 1 and 16")
         if self.method == "none" and (self.bits, self.embed_bits) != (16, 16):
             raise EdgeqError("the method `none` keeps 16 bits", where="recipe", hint="Choose a method, e.g. rtn")
 
     @property
     def scheme(self) -> Scheme:
         """How the model is stored; its name is the plan's where the embedding is as the plan takes it."""
-        linear = _grid(self.bits, self.group_size, self.symmetric)
-        embed = _grid(self.embed_bits, self.embed_group_size, self.embed_symmetric)
+        linear = _grid(self.grid, self.bits, self.group_size, self.symmetric)
+        embed = _grid(self.embed_grid, self.embed_bits, self.embed_group_size, self.embed_symmetric)
         head = {"embed": None, "linear": linear, "float": F16}[self.head]
         if linear is F16:
             return Scheme("fp16" if embed is F16 else f"fp16-embed{self.embed_bits}", "none", linear, embed, head)
+        act_bits = 16 if self.activations == "float" else 8
+        return Scheme(self._name(), self.method, linear, embed, head, act_bits, act_static=self.activations == "static")
+
+    def _name(self) -> str:
+        """`gptq-int4-g32-sym`, `gptq-affine4-g32`, `gptq-nf4-g64`, `gptq-q4_k`, or `...-a8-static`."""
         group = f"-g{self.group_size}" if self.group_size > 0 else ""
-        name = f"{self.method}-int{self.bits}{group}{'-sym' if self.symmetric else ''}"
-        return Scheme(name, self.method, linear, embed, head)
+        acts = "" if self.activations == "float" else f"-a8-{self.activations}"
+        kind = f"{self.grid}{self.bits}{group}" if self.grid in ("int", "affine") else self.grid
+        if self.grid in CODEBOOK_GRIDS:
+            kind += group
+        return f"{self.method}-{kind}{'-sym' if self.symmetric and self.grid == 'int' else ''}{acts}"
 
     def to_toml(self) -> str:
-        lines = [f"{f.name} = {_toml_value(getattr(self, f.name))}" for f in dataclasses.fields(self)]
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        lines = [f"{name} = {_toml_value(value)}" for name, value in values.items() if value is not None]
         return "# Recipe of `edgeq quantize --recipe`\n" + "\n".join(lines) + "\n"
 
 
@@ -80,12 +115,15 @@ def recipe_for(model: str, scheme: Scheme) -> Recipe:
         EdgeqError: the scheme has another kind of grid (a GGUF type, single precision).
     """
     for grid in (scheme.linear, scheme.embed):
-        if grid.kind == "gguf" or grid == F32 or scheme.act_bits != 16:
+        if grid == F32 or (grid.kind == "gguf" and scheme.gguf_type is not None):
             raise EdgeqError(f"`edgeq quantize` has no recipe for the scheme {scheme.name}")
     heads: dict[Grid | None, HeadGrid] = {F16: "float", scheme.linear: "linear", scheme.embed: "embed", None: "embed"}
     return Recipe(
         model=model,
         method=scheme.method,
+        grid=_grid_name(scheme.linear),
+        embed_grid=_grid_name(scheme.embed),
+        activations="float" if scheme.act_bits == 16 else "static" if scheme.act_static else "dynamic",
         bits=scheme.linear.bits,
         group_size=scheme.linear.group_size,
         symmetric=scheme.linear.symmetric and scheme.linear.kind == "int",
@@ -133,10 +171,25 @@ def recipe_json(recipe: Recipe) -> dict[str, Any]:
     return table
 
 
-def _grid(bits: int, group_size: int, symmetric: bool) -> Grid:
-    return F16 if bits == 16 else int_grid(bits, group_size, symmetric=symmetric)
+def _grid(kind: str, bits: int, group_size: int, symmetric: bool) -> Grid:
+    if kind.upper() in GGML_GRIDS:
+        return GGML_GRIDS[kind.upper()]
+    if kind in CODEBOOK_GRIDS:
+        return codebook_grid(kind.removesuffix("-double"), group_size, double=kind.endswith("-double"))
+    if bits == 16:
+        return F16
+    return affine_grid(bits, group_size) if kind == "affine" else int_grid(bits, group_size, symmetric=symmetric)
 
 
-def _toml_value(value: str | int | bool) -> str:
+def _grid_name(grid: Grid) -> str:
+    """The recipe's word for a grid's kind."""
+    if grid.kind == "gguf":
+        return str(grid.ggml_type).lower()
+    if grid.kind == "codebook":
+        return f"{grid.codebook}{'' if grid.super_size is None else '-double'}"
+    return "affine" if grid.zero == "float" else "int"
+
+
+def _toml_value(value: str | int | float | bool) -> str:
     # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

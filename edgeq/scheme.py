@@ -12,7 +12,7 @@ from typing import Literal
 
 from edgeq.errors import EdgeqError
 
-GridKind = Literal["float", "int", "gguf"]
+GridKind = Literal["float", "int", "codebook", "gguf"]
 ZeroPoint = Literal["none", "int", "float"]
 
 
@@ -21,12 +21,16 @@ class Grid:
     """Which values a weight may take.
 
     Attributes:
-        kind: `float` (stored as is, `bits` 16 or 32), `int` (uniform, `code - zero_point` times `scale`) or
-            `gguf` (a llama.cpp block type, named by `ggml_type`).
+        kind: `float` (stored as is, `bits` 16 or 32), `int` (uniform), `codebook` (values of a table) or `gguf`
+            (a llama.cpp block type, named by `ggml_type`; uniform unless it has a codebook).
         bits: bits of one code.
         group_size: consecutive input channels that share a scale; -1: the whole row.
-        zero: `none` (symmetric: the zero point is 2**(bits-1)), `int` (stored with `bits` bits), `float`.
+        zero: `none` (symmetric: the zero point is 2**(bits-1)), `int` (stored with `bits` bits), `float` (a minimum,
+            stored like the scale and added after scaling).
         scale_dtype: dtype that scales are rounded to *before* codes are chosen.
+        codebook: name of a table in `edgeq.checkpoint.codebooks`; a weight is `table[code] * scale`.
+        super_size: where scales (and minima) are codes themselves: weights that share a super-scale, -1 for a row.
+        scale_bits: bits of those codes.
     """
 
     kind: GridKind = "int"
@@ -35,6 +39,9 @@ class Grid:
     zero: ZeroPoint = "int"
     scale_dtype: Literal["f16", "f32"] = "f16"
     ggml_type: str | None = None
+    codebook: str | None = None
+    super_size: int | None = None
+    scale_bits: int = 0
 
     @property
     def symmetric(self) -> bool:
@@ -53,6 +60,39 @@ def int_grid(bits: int, group_size: int, *, symmetric: bool = False) -> Grid:
     return Grid("int", bits, group_size, "none" if symmetric else "int", "f16")
 
 
+def affine_grid(bits: int, group_size: int) -> Grid:
+    """A scale and a float minimum a group (Q4_1's form)."""
+    return Grid("int", bits, group_size, "float", "f16")
+
+
+def codebook_grid(name: str, group_size: int, *, double: bool = False) -> Grid:
+    """Values of a codebook; `double`: scales are 8-bit codes on one super-scale a row (double quantization)."""
+    bits = {"ternary": 2}.get(name, 4)
+    supers = {"super_size": -1, "scale_bits": 8} if double else {}
+    return Grid("codebook", bits, group_size, "none", "f16", codebook=name, **supers)
+
+
+# Block types of ggml-common.h as grids: bits, group, zero, super-block, bits of a sub-scale, codebook.
+_GGML: dict[str, tuple[int, int, ZeroPoint, int | None, int, str | None]] = {
+    "Q4_0": (4, 32, "none", None, 0, None),
+    "Q4_1": (4, 32, "float", None, 0, None),
+    "Q5_0": (5, 32, "none", None, 0, None),
+    "Q5_1": (5, 32, "float", None, 0, None),
+    "Q8_0": (8, 32, "none", None, 0, None),
+    "Q2_K": (2, 16, "float", 256, 4, None),
+    "Q3_K": (3, 16, "none", 256, 6, None),
+    "Q4_K": (4, 32, "float", 256, 6, None),
+    "Q5_K": (5, 32, "float", 256, 6, None),
+    "Q6_K": (6, 16, "none", 256, 8, None),
+    "IQ4_NL": (4, 32, "none", None, 0, "iq4_nl"),
+    "IQ4_XS": (4, 32, "none", 256, 6, "iq4_nl"),
+}
+GGML_GRIDS = {
+    name: Grid("gguf", bits, group, zero, "f16", name, codebook, super_size, scale_bits)
+    for name, (bits, group, zero, super_size, scale_bits, codebook) in _GGML.items()
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """One way to store a model.
@@ -63,6 +103,7 @@ class Scheme:
         linear: grid of the linear layers.
         embed: grid of the embedding (and of the head where tied or where `head` is None).
         act_bits: bits of quantized activations, 16 when they stay float.
+        act_static: their scales are fixed in advance, one a tensor, instead of found for each token.
         gguf_type: llama.cpp file type (`Q4_K_M`); then `linear` is its base type and the mix rules apply.
     """
 
@@ -73,6 +114,7 @@ class Scheme:
     head: Grid | None = None
     act_bits: int = 16
     gguf_type: str | None = None
+    act_static: bool = False
 
     def renamed(self, name: str) -> Scheme:
         return replace(self, name=name)
@@ -149,6 +191,5 @@ def gguf_scheme(file_type: str) -> Scheme:
     if kind not in GGUF_BASE:
         raise EdgeqError(f"unknown GGUF type {file_type!r}", hint=f"Known: {', '.join(GGUF_BASE)}")
     base = GGUF_BASE[kind]
-    bits = 16 if base in {"F16", "BF16"} else int(base.removeprefix("I")[1])
-    grid = Grid("gguf", bits, 256 if base.endswith(("_K", "_XS")) else 32, "float", "f16", base)
+    grid = GGML_GRIDS.get(base) or Grid("gguf", 16, 1, "none", "f16", base)
     return Scheme(f"gguf-{kind.lower()}", "llama.cpp", grid, grid, gguf_type=kind)

@@ -70,7 +70,7 @@ def test_a_planned_scheme_and_its_recipe_are_the_same_thing(name: str) -> None:
 
 
 def test_schemes_without_a_recipe() -> None:
-    for name in ("gguf-q4_k_m", "fp32", "w8a8-smooth"):
+    for name in ("gguf-q4_k_m", "fp32"):
         with pytest.raises(EdgeqError, match="no recipe"):
             recipe_for("m", named_scheme(name))
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgeq.errors import EdgeqError
 from edgeq.files import whole_file
 
-DTYPES = {"float16": "F16", "float32": "F32", "uint8": "U8"}
+DTYPES = {"float16": "F16", "float32": "F32", "uint8": "U8", "int8": "I8"}
 ALIGNMENT = 8
 
 

@@ -1,8 +1,8 @@
 """Checkpoint: a quantized model on disk, opened as `Weights`. No runtime's format.
 
-A folder of safetensors shards, one a layer, with a manifest. A quantized tensor `t` is three entries: `t.codes`
-(uint8, packed along its columns), `t.scales`, and `t.zero_points` (packed like codes) unless its grid is symmetric.
-A float one is stored under its own name.
+A folder of safetensors shards, one a layer, with a manifest. A quantized tensor `t` is up to five entries: `t.codes`
+(uint8, packed along its columns), `t.scales`, `t.zero_points` (integer ones packed like codes) unless its grid is
+symmetric, `t.super_scales` and `t.super_zeros` where it has super-blocks. A float one is stored under its own name.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy.typing as npt
 from edgeq.artifact import sha256
 from edgeq.checkpoint.manifest import AGAIN, Manifest, StoredTensor, check_file, read_manifest
 from edgeq.checkpoint.pack import pack, unpack
-from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.tensor import Parameters, QuantizedTensor, groups_of
 from edgeq.checkpoint.weights import Weight
 from edgeq.errors import EdgeqError
 from edgeq.model.safetensors_file import SafetensorsFile
 from edgeq.model.spec import ModelSpec
-from edgeq.scheme import Scheme
+from edgeq.scheme import Grid, Scheme
 
 TOKENIZER = "tokenizer"  # subfolder
 SCALES = {"f16": "F16", "f32": "F32"}
-NUMPY = {"F16": "<f2", "F32": "<f4", "U8": "u1"}
+NUMPY = {"F16": "<f2", "F32": "<f4", "U8": "u1", "I8": "i1"}
+PARAMETERS = ("scales", "zero_points", "super_scales", "super_zeros")
 
 
 class Checkpoint:
@@ -122,15 +123,20 @@ class Checkpoint:
 
     def _quantized(self, shard: SafetensorsFile, name: str, entry: StoredTensor) -> QuantizedTensor:
         grid, (rows, columns) = entry.grid, entry.matrix
-        groups = 1 if grid.group_size == -1 else -(-columns // grid.group_size)
-        zeros = None
-        if not grid.symmetric:
-            zeros = unpack(self._stored(shard, f"{name}.zero_points", "U8"), grid.bits, groups)
         codes = unpack(self._stored(shard, f"{name}.codes", "U8"), grid.bits, columns)
-        scales = self._stored(shard, f"{name}.scales", SCALES[grid.scale_dtype])
         if codes.shape != (rows, columns):
             raise EdgeqError(f"{name} has shape {codes.shape}, its manifest says {entry.shape}", where=self.path)
-        return QuantizedTensor(grid, codes, scales, zeros)
+        found = [self._parameter(shard, name, part, entry) for part in PARAMETERS]
+        return QuantizedTensor.of(grid, codes, Parameters(*found))  # type: ignore[arg-type]
+
+    def _parameter(self, shard: SafetensorsFile, name: str, part: str, entry: StoredTensor) -> Any:
+        dtype = parameter_dtypes(entry.grid)[part]
+        if dtype is None:
+            return None
+        stored = self._stored(shard, f"{name}.{part}", dtype)
+        if part == "zero_points" and entry.grid.zero == "int":
+            return unpack(stored, entry.grid.bits, groups_of(entry.matrix[1], entry.grid.group_size))
+        return stored
 
     def _stored(self, shard: SafetensorsFile, name: str, dtype: str) -> npt.NDArray[Any]:
         info = shard.tensors.get(name)
@@ -148,7 +154,20 @@ def entries(name: str, weight: Weight, *, half: bool = False) -> dict[str, npt.N
     """What a shard holds of one tensor. `half` stores a float tensor in half precision."""
     if not isinstance(weight, QuantizedTensor):
         return {name: weight.astype(np.float16 if half else np.float32)}
-    found = {f"{name}.codes": pack(weight.codes, weight.grid.bits), f"{name}.scales": weight.scales}
-    if weight.zero_points is not None:
-        found[f"{name}.zero_points"] = pack(weight.zero_points, weight.grid.bits)
+    found = {f"{name}.codes": pack(weight.codes, weight.grid.bits)}
+    for part, array in zip(PARAMETERS, weight.parameters.arrays(), strict=True):
+        if array is not None:
+            packed = part == "zero_points" and weight.grid.zero == "int"
+            found[f"{name}.{part}"] = pack(array, weight.grid.bits) if packed else array
     return found
+
+
+def parameter_dtypes(grid: Grid) -> dict[str, str | None]:
+    """The safetensors dtype of each parameter a grid stores; None: it stores none."""
+    scale, minimum = SCALES[grid.scale_dtype], grid.zero == "float"
+    if grid.super_size is None:
+        return dict(
+            zip(PARAMETERS, (scale, scale if minimum else None if grid.symmetric else "U8", None, None), strict=True)
+        )
+    codes = "U8" if minimum else "I8"
+    return dict(zip(PARAMETERS, (codes, "U8" if minimum else None, scale, scale if minimum else None), strict=True))

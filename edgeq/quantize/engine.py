@@ -78,7 +78,7 @@ def _run(source: Weights, recipe: Recipe, method: Method, plan: Plan, work: Path
     log = Journal(work, _fingerprint(source, recipe, origin))
     clear(work, keep=log.done)
     check_room(work, needs({name: items for name, items in plan.items() if name not in log.done}).disk_bytes)
-    _write_shards(method.transform(source), plan, method, log, report)
+    _write_shards(source, plan, method, log, report)
     files = {d.shard: d.file for d in log.done.values()} | _write_tokenizer(tokenizer, source.spec.name, work)
     manifest = Manifest(
         recipe=recipe_json(recipe),
@@ -112,8 +112,7 @@ def relative_error(weight: Floats, quantized: QuantizedTensor) -> float:
     step = max(1, ERROR_CHUNK // max(1, columns))
     for a in range(0, rows, step):
         part = slice(a, a + step)
-        zeros = None if quantized.zero_points is None else quantized.zero_points[part]
-        here = QuantizedTensor(quantized.grid, quantized.codes[part], quantized.scales[part], zeros).dequantize()
+        here = QuantizedTensor.of(quantized.grid, quantized.codes[part], quantized.parameters.rows(part)).dequantize()
         off += float(np.square(here - weight[part]).sum(dtype=np.float64))
         size += float(np.square(weight[part]).sum(dtype=np.float64))
     return math.sqrt(off / size) if size else 0.0

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from edgeq.checkpoint.manifest import StoredTensor
 from edgeq.checkpoint.pack import packed_width
+from edgeq.checkpoint.store import parameter_dtypes
+from edgeq.checkpoint.tensor import groups_of
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.quantize.grids.uniform import refuses
@@ -86,10 +88,20 @@ def stored_bytes(stored: StoredTensor) -> int:
     grid, (rows, columns) = stored.grid, stored.matrix
     if grid.kind == "float":
         return rows * columns * grid.bits // 8
-    groups = 1 if grid.group_size == -1 else -(-columns // grid.group_size)
-    zeros = 0 if grid.symmetric else packed_width(groups, grid.bits)
-    scale = 2 if grid.scale_dtype == "f16" else 4
-    return rows * (packed_width(columns, grid.bits) + groups * scale + zeros)
+    groups = groups_of(columns, grid.group_size)
+    sizes = {"F16": 2 * groups, "F32": 4 * groups, "U8": groups, "I8": groups}
+    supers = 0 if grid.super_size is None else groups_of(columns, grid.super_size)
+    total = packed_width(columns, grid.bits)
+    for part, dtype in parameter_dtypes(grid).items():
+        if dtype is None:
+            continue
+        if part == "zero_points" and grid.zero == "int":
+            total += packed_width(groups, grid.bits)
+        elif part.startswith("super"):
+            total += supers * (2 if dtype == "F16" else 4)
+        else:
+            total += sizes[dtype]
+    return rows * total
 
 
 def _shard_name(t: TensorSpec) -> str:

@@ -12,7 +12,7 @@ from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.errors import EdgeqError
 from edgeq.quantize.grids import uniform
 from edgeq.quantize.grids.uniform import min_max, search
-from edgeq.quantize.solvers.rtn import round_to_nearest
+from edgeq.quantize.solvers.rtn import rounded
 from edgeq.scheme import Grid, int_grid
 
 Floats = npt.NDArray[np.float32]
@@ -52,7 +52,7 @@ def test_as_good_as_an_exhaustive_search(bits: int, symmetric: bool) -> None:
     grid, w = int_grid(bits, 32, symmetric=symmetric), weights(6, 96)
     h = np.random.default_rng(1).lognormal(0, 1, 96).astype(np.float32)
     for importance in (None, h):
-        found = error(w, round_to_nearest(w, search(w, importance, grid), grid), importance)
+        found = error(w, rounded(w, search(w, importance, grid), grid), importance)
         best = exhaustive(w, np.ones(96, np.float32) if importance is None else importance, grid)
         assert found <= best * 1.02
 
@@ -74,9 +74,9 @@ def test_never_worse_than_min_max(
     w = (weights(3, columns, seed) * size).astype(np.float32)
     h = np.random.default_rng(seed).lognormal(0, 1, columns).astype(np.float32) if weighted else None
     fine, plain = search(w, h, grid), min_max(w, grid)
-    a, b = (error(w, round_to_nearest(w, p, grid), h) for p in (fine, plain))
+    a, b = (error(w, rounded(w, p, grid), h) for p in (fine, plain))
     assert a <= b * (1 + 1e-4) + 1e-30
-    q = round_to_nearest(w, fine, grid)
+    q = rounded(w, fine, grid)
     assert q.codes.max() < grid.levels
     assert fine.scales.dtype == np.float16 and np.isfinite(fine.scales).all() and (fine.scales != 0).all()
 
@@ -86,7 +86,7 @@ def test_never_worse_than_min_max(
 def test_rounding_takes_the_nearest_value_of_the_grid(bits: int, symmetric: bool, seed: int) -> None:
     grid = int_grid(bits, 16, symmetric=symmetric)
     w = weights(4, 40, seed)
-    q = round_to_nearest(w, search(w, None, grid), grid)
+    q = rounded(w, search(w, None, grid), grid)
     scale, zero = np.repeat(q.scales.astype(float), 16, 1)[:, :40], grid.levels // 2
     zeros = zero if q.zero_points is None else np.repeat(q.zero_points.astype(float), 16, 1)[:, :40]
     values = (np.arange(grid.levels)[:, None, None] - zeros) * scale
@@ -100,14 +100,14 @@ def test_weights_on_the_grid_come_back_exactly() -> None:
     codes[:, ::32], codes[:, 1::32] = 0, 15  # each group uses its whole range
     scales = np.repeat(rng.choice([2.0**-5, 2.0**-7], (8, 2)), 32, 1)
     w = ((codes - 6) * scales).astype(np.float32)
-    assert np.array_equal(round_to_nearest(w, search(w, None, grid), grid).dequantize(), w)
+    assert np.array_equal(rounded(w, search(w, None, grid), grid).dequantize(), w)
 
 
 def test_importance_moves_the_error_to_where_it_matters_less() -> None:
     grid, w = int_grid(3, 64), weights(20, 64)
     h = np.ones(64, np.float32)
     h[:8] = 1000
-    off = [np.square(round_to_nearest(w, search(w, i, grid), grid).dequantize() - w)[:, :8].sum() for i in (h, None)]
+    off = [np.square(rounded(w, search(w, i, grid), grid).dequantize() - w)[:, :8].sum() for i in (h, None)]
     assert off[0] < off[1] * 0.8
 
 
@@ -115,9 +115,9 @@ def test_zero_groups_and_one_sided_groups() -> None:
     for symmetric in (False, True):
         grid = int_grid(4, 16, symmetric=symmetric)
         zeros = np.zeros((2, 32), np.float32)
-        assert not round_to_nearest(zeros, search(zeros, None, grid), grid).dequantize().any()
+        assert not rounded(zeros, search(zeros, None, grid), grid).dequantize().any()
         positive = np.abs(weights(2, 32)) + 1
-        q = round_to_nearest(positive, search(positive, None, grid), grid)
+        q = rounded(positive, search(positive, None, grid), grid)
         assert error(positive, q) < 0.05 * np.square(positive).sum()
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.checkpoint.tensor import Parameters
 from edgeq.errors import EdgeqError
 from edgeq.scheme import Grid
 
@@ -27,20 +27,6 @@ LARGEST = {"f16": 65504.0, "f32": float(np.finfo(np.float32).max)}
 BLOCK = 1 << 16  # weights worked on at once: a handful of such arrays stay in a core's L2 cache
 TRANSPOSE_BELOW = 512  # shorter groups are laid out across, so that numpy's inner loops stay long
 REFITS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """Per-group parameters of a (rows, columns) weight.
-
-    Attributes:
-        scales: (rows, groups) in the grid's scale dtype. Negative ones occur on symmetric grids, where they turn
-            the longer side of the range (`-2**(bits-1)`) to the positive weights.
-        zero_points: uint8 (rows, groups), None on a symmetric grid.
-    """
-
-    scales: npt.NDArray[Any]
-    zero_points: npt.NDArray[np.uint8] | None
 
 
 def refuses(grid: Grid, shape: tuple[int, ...]) -> str | None:

@@ -1,36 +1,53 @@
-"""What a quantization method is: a composition of a transform, a grid search and a solver."""
+"""What a quantization method is: a composition of transforms, a grid search, a solver and a refinement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.checkpoint.tensor import QuantizedTensor
-from edgeq.checkpoint.weights import Weights
-from edgeq.quantize.grids.uniform import Parameters
+from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.scheme import Grid
 
+if TYPE_CHECKING:  # torch only where a method needs it: `rtn` and `hqq` run on numpy alone
+    from edgeq.quantize.block import Block
+    from edgeq.quantize.statistics import InputStatistics
+
 Floats = npt.NDArray[np.float32]
-Transform = Callable[[Weights], Weights]  # rewrites the network into an equivalent one
-Search = Callable[[Floats, Floats | None, Grid], Parameters]  # (weight, importance, grid) -> scales and zero points
-Solver = Callable[[Floats, Parameters, Grid], QuantizedTensor]
+Need = Literal["text", "float_stream", "cross"]
+
+# (weight (rows, columns), importance (columns,) or None, grid) -> what the grid stores beside the codes
+Search = Callable[[Floats, "Floats | None", Grid], Parameters]
+# (weight, statistics of its input or None, grid, search) -> codes and parameters
+Solver = Callable[[Floats, "InputStatistics | None", Grid, Search], QuantizedTensor]
+# Rewrites a block in memory into an equivalent one that is easier to quantize.
+BlockTransform = Callable[["Block"], None]
+# Improves a block's quantized tensors together, against the float block's output.
+Refinement = Callable[["Block"], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
+    """Attributes:
+    solver, search: how codes and parameters of one matrix are found.
+    transforms: applied to each block in order, before its first matrix.
+    rotate: fold the rotations R1 and R2 into the whole network first.
+    refine: applied to each block after its last matrix.
+    needs: `text`: calibration text; `float_stream`: also what the unquantized model's block reads and gives;
+        `cross`: the statistics' `cross`, which implies the other two.
+    """
+
     name: str
-    transform: Transform
-    search: Search
     solver: Solver
+    search: Search
+    transforms: tuple[BlockTransform, ...] = ()
+    rotate: bool = False
+    refine: Refinement | None = None
+    needs: frozenset[Need] = frozenset()
 
-    def quantize(self, weight: Floats, grid: Grid, importance: Floats | None = None) -> QuantizedTensor:
-        """float32 (rows, columns) onto the grid; `importance` (columns,) weighs the error by input channel."""
-        return self.solver(weight, self.search(weight, importance, grid), grid)
-
-
-def unchanged(weights: Weights) -> Weights:
-    """The transform of a method that has none."""
-    return weights
+    def quantize(self, weight: Floats, grid: Grid, statistics: InputStatistics | None = None) -> QuantizedTensor:
+        """float32 (rows, columns) onto the grid."""
+        return self.solver(weight, statistics, grid, self.search)

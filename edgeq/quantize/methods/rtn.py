@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeq.quantize.grids.uniform import search
-from edgeq.quantize.methods.composition import Method, unchanged
+from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.solvers.rtn import round_to_nearest
 
-rtn = Method("rtn", transform=unchanged, search=search, solver=round_to_nearest)
+rtn = Method("rtn", solver=round_to_nearest, search=search)
