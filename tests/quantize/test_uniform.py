@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.errors import EdgeqError
-from edgeq.quantize.grids import uniform
+from edgeq.quantize.grids import groups
 from edgeq.quantize.grids.uniform import min_max, search
 from edgeq.quantize.solvers.rtn import rounded
 from edgeq.scheme import Grid, int_grid
@@ -126,7 +126,7 @@ def test_the_result_does_not_depend_on_threads_or_blocks(monkeypatch: pytest.Mon
     found = []
     for threads, block in (("1", 1 << 16), ("3", 1 << 16), ("3", 1 << 9)):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        monkeypatch.setattr(uniform, "BLOCK", block)
+        monkeypatch.setattr(groups, "BLOCK", block)
         found.append(search(w, None, grid))
     assert all(np.array_equal(found[0].scales, f.scales) for f in found)
     assert all(np.array_equal(found[0].zero_points, f.zero_points) for f in found)

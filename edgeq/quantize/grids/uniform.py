@@ -7,25 +7,13 @@ Scales are rounded to the dtype they are stored in before an error is computed: 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from edgeq.checkpoint.tensor import Parameters
 from edgeq.errors import EdgeqError
+from edgeq.quantize.grids.groups import Floats, by_groups, refused_groups, stored
 from edgeq.scheme import Grid
 
-Floats = npt.NDArray[np.float32]
-SCALE_DTYPE: dict[str, np.dtype[Any]] = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
-SMALLEST = {"f16": 2.0**-24, "f32": float(np.finfo(np.float32).tiny)}
-LARGEST = {"f16": 65504.0, "f32": float(np.finfo(np.float32).max)}
-
-BLOCK = 1 << 16  # weights worked on at once: a handful of such arrays stay in a core's L2 cache
-TRANSPOSE_BELOW = 512  # shorter groups are laid out across, so that numpy's inner loops stay long
 REFITS = 3
 
 
@@ -33,11 +21,11 @@ def refuses(grid: Grid, shape: tuple[int, ...]) -> str | None:
     """Why a tensor of this shape can't be stored on this grid, or None when it can."""
     if len(shape) != 2:
         return f"a uniform grid needs a matrix, this has {len(shape)} dimensions"
-    if grid.kind != "int" or grid.zero == "float" or not 2 <= grid.bits <= 8:
+    if grid.kind not in ("int", "gguf") or grid.codebook or grid.zero == "float" or not 2 <= grid.bits <= 8:
         return f"{grid} is not a uniform grid of 2 to 8 bits with integer zero points"
-    if grid.group_size != -1 and grid.group_size < 2:
-        return f"a group of {grid.group_size} weights"
-    return None
+    if grid.super_size is not None:
+        return f"{grid.ggml_type or grid} has super-blocks"
+    return refused_groups(grid, shape)
 
 
 def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
@@ -52,90 +40,20 @@ def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
     Raises:
         EdgeqError: the grid or the shape is refused, or a weight is not finite.
     """
-    return _by_groups(weight, importance, grid, _search_groups)
+    return by_groups(accepted(weight, grid), importance, grid, _search_groups)
 
 
 def min_max(weight: Floats, grid: Grid) -> Parameters:
     """The parameters whose range spans each group, zero included."""
-    return _by_groups(weight, None, grid, _min_max_groups)
+    return by_groups(accepted(weight, grid), None, grid, _min_max_groups)
 
 
-# A group finder works on (group, n) or (n, group) weights; `axis` is the group's.
-Finder = Callable[[Floats, "Floats | None", Grid, int], tuple[Floats, Floats]]
-
-
-def _by_groups(weight: Floats, importance: Floats | None, grid: Grid, find: Finder) -> Parameters:
+def accepted(weight: Floats, grid: Grid) -> Floats:
+    """The weight, where this grid takes it."""
     why = refuses(grid, weight.shape)
     if why:
         raise EdgeqError(f"this weight can't be quantized: {why}")
-    rows, columns = weight.shape
-    size = columns if grid.group_size == -1 else min(grid.group_size, columns)
-    whole = columns // size
-    groups = -(-columns // size)
-    scales = np.empty((rows, groups), SCALE_DTYPE[grid.scale_dtype])
-    zeros = np.empty((rows, groups), np.uint8)
-
-    @np.errstate(over="ignore")  # a weight beyond half precision's range: its error is infinite, and said so
-    def work(part: slice) -> None:
-        block = weight[part]
-        if not np.isfinite(block).all():
-            raise EdgeqError("this weight holds values that are not finite", hint="The source file is damaged")
-        for a, b, width in ((0, whole, size), (whole, groups, columns - whole * size)):
-            if a == b:
-                continue
-            columns_here = slice(a * size, a * size + (b - a) * width)
-            weights = None if importance is None else importance[columns_here]
-            s, z = _in_layout(block[:, columns_here], weights, width, grid, find)
-            scales[part, a:b], zeros[part, a:b] = s, z
-
-    _in_threads(work, _row_blocks(rows, columns))
-    return Parameters(scales, None if grid.symmetric else zeros)
-
-
-def _in_layout(block: Floats, importance: Floats | None, size: int, grid: Grid, find: Finder) -> tuple[Floats, Floats]:
-    """Run `find` on (rows, groups * size) in the memory layout that suits the group size."""
-    rows, groups = block.shape[0], block.shape[1] // size
-    grouped = np.ascontiguousarray(block).reshape(rows * groups, size)
-    spread = None
-    if importance is not None:
-        spread = np.broadcast_to(importance.reshape(1, groups, size), (rows, groups, size)).reshape(grouped.shape)
-    axis = 1
-    if size < TRANSPOSE_BELOW:
-        axis, grouped = 0, np.ascontiguousarray(grouped.T)
-        spread = None if spread is None else np.ascontiguousarray(spread.T)
-    scale, zero = find(grouped, spread, grid, axis)
-    return scale.reshape(rows, groups), zero.reshape(rows, groups)
-
-
-def _row_blocks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, BLOCK // max(1, columns))
-    return (slice(a, min(a + step, rows)) for a in range(0, rows, step))
-
-
-def _in_threads(work: Callable[[slice], None], parts: Iterator[slice]) -> None:
-    """numpy lets go of the interpreter in its loops; blocks are independent, so the result is the same."""
-    threads = _threads()
-    if threads <= 1:
-        for part in parts:
-            work(part)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, parts):
-            pass
-
-
-def _threads() -> int:
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted):
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _stored(scale: Floats, grid: Grid) -> Floats:
-    """float32 values that the scale dtype holds exactly, never zero and never infinite."""
-    magnitude = np.clip(np.abs(scale), SMALLEST[grid.scale_dtype], LARGEST[grid.scale_dtype])
-    rounded: Floats = np.copysign(magnitude, scale).astype(SCALE_DTYPE[grid.scale_dtype]).astype(np.float32)
-    return rounded
+    return weight
 
 
 def _min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
@@ -144,9 +62,9 @@ def _min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple
     top = np.float32(grid.levels - 1)
     if grid.symmetric:
         middle = np.float32(grid.levels >> 1)
-        scale = _stored(np.maximum(-low / middle, high / (middle - 1)), grid)
+        scale = stored(np.maximum(-low / middle, high / (middle - 1)), grid)
         return scale, np.full_like(scale, middle)
-    scale = _stored((high - low) / top, grid)
+    scale = stored((high - low) / top, grid)
     return scale, np.clip(np.rint(-low / scale), 0, top)
 
 
@@ -161,7 +79,7 @@ def _search_groups(w: Floats, h: Floats | None, grid: Grid, axis: int) -> tuple[
     candidates(state, base, low, high, coarse)
     # Around the best scale, finer than the coarse step, with the zero points next to the best.
     for ratio in (1 + step * t for t in (-0.75, -0.5, -0.25, 0.25, 0.5, 0.75)):
-        scale = _stored(state.scale * np.float32(ratio), grid)
+        scale = stored(state.scale * np.float32(ratio), grid)
         zero = state.zero
         state.try_(scale, *([zero] if grid.symmetric else [zero, zero - 1, zero + 1]))
     for _ in range(REFITS):
@@ -180,7 +98,7 @@ def _asymmetric_candidates(state: _Best, base: Floats, low: Floats, high: Floats
     """For a scale the window of codes is as wide as it is; the zero points tried centre it, or clip one side more."""
     top = np.float32(state.grid.levels - 1)
     for ratio in ratios:
-        scale = _stored(base * np.float32(ratio), state.grid)
+        scale = stored(base * np.float32(ratio), state.grid)
         centre = (top - (low + high) / scale) / 2
         floor = np.floor(centre)
         state.try_(scale, floor, floor + 1)
@@ -192,8 +110,8 @@ def _symmetric_candidates(state: _Best, base: Floats, low: Floats, high: Floats,
     plus = np.maximum(-low / middle, high / (middle - 1))
     minus = -np.maximum(-low / (middle - 1), high / middle)
     for ratio in ratios:
-        state.try_(_stored(plus * np.float32(ratio), state.grid), state.zero)
-        state.try_(_stored(minus * np.float32(ratio), state.grid), state.zero)
+        state.try_(stored(plus * np.float32(ratio), state.grid), state.zero)
+        state.try_(stored(minus * np.float32(ratio), state.grid), state.zero)
 
 
 class _Best:
@@ -245,4 +163,4 @@ class _Best:
         below = (weighted * q).sum(self.axis, keepdims=True)
         above = (weighted * self.w).sum(self.axis, keepdims=True)
         scale = np.divide(above, below, out=self.scale.copy(), where=below > 0)
-        self.try_(_stored(scale, self.grid), self.zero)
+        self.try_(stored(scale, self.grid), self.zero)
