@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgeq.scheme import F16, F32, GGML_GRIDS, Grid, Scheme, affine_grid, codebo
 
 HeadGrid = Literal["embed", "linear", "float"]
 Activations = Literal["float", "dynamic", "static"]
+Target = Literal["onnx", "openvino", "gguf", "compressed_tensors"]
 CODEBOOK_GRIDS = ("nf4", "nf4-double", "fp4", "ternary")
 GRIDS = ("int", "affine", *CODEBOOK_GRIDS, *(name.lower() for name in GGML_GRIDS))
 GROUP_SIZES = (-1, 16, 32, 64, 128, 256)
@@ -40,7 +42,10 @@ class Recipe:
         calibration: text that methods learn from: `self` (written by the model itself), a .txt or .jsonl file, or
             `hub:NAME` for a data set of the hub.
         calibration_tokens, calibration_length: tokens in all, and of one sequence.
-        budget: bits per weight, over all weights, that the method `mixed` may spend; None: as the grid has it.
+        budget: what the methods `mixed` and `omq` may spend on all weights: `4.25` (bits a weight), `90MB`, or
+            `30tok/s` (decode ceiling on this device); None: as many bits as the grid would take.
+        target: the exporter the checkpoint is meant for (`onnx`, `openvino`, `gguf`, `compressed_tensors`): mixed
+            precision then takes only what its runtime runs well.
         seed: of everything random; a method without chance ignores it.
 
     Raises:
@@ -62,7 +67,8 @@ class Recipe:
     calibration: str = "self"
     calibration_tokens: int = 32_768
     calibration_length: int = 512
-    budget: float | None = None
+    budget: str | None = None
+    target: Target | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,8 +83,8 @@ class Recipe:
         if not 2 <= self.calibration_length <= self.calibration_tokens:
             sizes = f"{self.calibration_tokens} tokens in sequences of {self.calibration_length}"
             raise EdgeqError(f"a calibration text of {sizes}", where="recipe", hint="E.g. 32768 tokens in 512")
-        if self.budget is not None and not 1 < self.budget < 16:
-            raise EdgeqError(f"a budget of {self.budget} bits a weight", where="recipe", hint="Between 1 and 16")
+        if self.budget is not None:
+            parse_budget(self.budget)
         if self.method == "none" and (self.bits, self.embed_bits) != (16, 16):
             raise EdgeqError("the method `none` keeps 16 bits", where="recipe", hint="Choose a method, e.g. rtn")
 
@@ -106,6 +112,30 @@ class Recipe:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lines = [f"{name} = {_toml_value(value)}" for name, value in values.items() if value is not None]
         return "# Recipe of `edgeq quantize --recipe`\n" + "\n".join(lines) + "\n"
+
+
+_BUDGET = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>bpw|kb|mb|gb|kib|mib|gib|tok/s)?", re.IGNORECASE)
+_BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_budget(text: str) -> tuple[float, Literal["bpw", "bytes", "tok/s"]]:
+    """`4.25`, `4.25bpw`, `90MB`, `30tok/s` -> amount and unit.
+
+    Raises:
+        EdgeqError: anything else, or out of range.
+    """
+    found = _BUDGET.fullmatch(text.strip())
+    hint = "4.25 (bits a weight), 90MB or 30tok/s"
+    if found is None:
+        raise EdgeqError(f"a budget of {text[:40]!r}", where="recipe", hint=hint)
+    amount, unit = float(found["amount"]), (found["unit"] or "bpw").lower()
+    if unit == "bpw" and not 1 < amount < 16:
+        raise EdgeqError(f"a budget of {text} bits a weight", where="recipe", hint="Between 1 and 16")
+    if not 0 < amount < 1e15:
+        raise EdgeqError(f"a budget of {text}", where="recipe", hint=hint)
+    if unit == "bpw":
+        return amount, "bpw"
+    return (amount, "tok/s") if unit == "tok/s" else (amount * _BYTES[unit], "bytes")
 
 
 def recipe_for(model: str, scheme: Scheme) -> Recipe:

@@ -156,21 +156,32 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, spec: Attention, past: int) -> Tensor:
     """Causal attention of q (batch, heads, tokens, dim) over k, v (batch, kv_heads, past + tokens, dim)."""
+    if spec.softcap is None:
+        plain = past == 0 and spec.window is None  # then torch knows the mask, and skips half of the work
+        mask = None if plain else ~_hidden(q.shape[2], past, spec.window)
+        return F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=plain and q.shape[2] > 1, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads
+        )
     group = spec.heads // spec.kv_heads
     out = torch.empty_like(q)
-    queries = torch.arange(past, past + q.shape[2])[:, None]
-    keys = torch.arange(k.shape[2])[None, :]
-    hidden = keys > queries
-    if spec.window is not None:
-        hidden |= queries - keys >= spec.window
+    hidden = _hidden(q.shape[2], past, spec.window)
     for h in range(spec.kv_heads):  # a group of heads at a time: the score matrix is the largest thing here
         part = slice(h * group, (h + 1) * group)
         scores = (q[:, part] @ k[:, h : h + 1].transpose(2, 3)).float() * spec.scale
-        if spec.softcap is not None:
-            scores = spec.softcap * torch.tanh(scores / spec.softcap)
+        scores = spec.softcap * torch.tanh(scores / spec.softcap)
         weights = scores.masked_fill(hidden, float("-inf")).softmax(-1).to(v.dtype)
         out[:, part] = weights @ v[:, h : h + 1]
     return out
+
+
+def _hidden(tokens: int, past: int, window: int | None) -> Tensor:
+    """bool (tokens, past + tokens): the keys a query must not see."""
+    queries = torch.arange(past, past + tokens)[:, None]
+    keys = torch.arange(past + tokens)[None, :]
+    hidden = keys > queries
+    if window is not None:
+        hidden |= queries - keys >= window
+    return hidden
 
 
 def as_ids(ids: npt.ArrayLike) -> Tensor:

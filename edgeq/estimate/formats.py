@@ -58,7 +58,9 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
         zeros = _ceil(stored_zeros * bits, 8) if grid.zero == "int" else 2 * stored_zeros
         return _ceil(rows * columns * bits, 8) + 2 * rows * groups + zeros
     scale = 2 if grid.scale_dtype == "f16" else 4
-    zeros = 4 * rows * _ceil(groups * grid.bits, 32) if grid.zero == "int" else 4 * stored_zeros
+    if grid.super_size is not None:  # scales are codes of one byte
+        return 4 * rows * _ceil(columns * grid.bits, 32) + rows * (groups + scale)
+    zeros = 4 * rows * _ceil(groups * grid.bits, 32) if grid.zero == "int" else scale * stored_zeros
     return 4 * rows * _ceil(columns * grid.bits, 32) + scale * rows * groups + zeros
 
 

@@ -71,7 +71,7 @@ class TinyCheckpoint(TinyWeights):
 
     def __init__(self, spec: ModelSpec, seed: int = 0) -> None:
         from edgeq.quantize.grids.uniform import search
-        from edgeq.quantize.solvers.rtn import round_to_nearest
+        from edgeq.quantize.solvers.rtn import rounded
 
         super().__init__(spec, seed)
         grid = int_grid(4, 32)
@@ -81,7 +81,7 @@ class TinyCheckpoint(TinyWeights):
             if t.linear or t.name == "embed":
                 assert isinstance(weight, np.ndarray)
                 one = grid if t.linear and t.name != "head" else self.scheme.embed
-                self._all[t.name] = round_to_nearest(weight, search(weight, None, one), one)
+                self._all[t.name] = rounded(weight, search(weight, None, one), one)
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,8 @@ class Method:
     transforms: applied to each block in order, before its first matrix.
     rotate: fold the rotations R1 and R2 into the whole network first.
     refine: applied to each block after its last matrix.
+    allocation: how mixed precision is spread over the matrices, where it is (edgeq.quantize.allocate).
+    summary: one line for people.
     needs: `text`: calibration text; `float_stream`: also what the unquantized model's block reads and gives;
         `cross`: the statistics' `cross`, which implies the other two.
     """
@@ -47,6 +49,8 @@ class Method:
     rotate: bool = False
     refine: Refinement | None = None
     needs: frozenset[Need] = frozenset()
+    allocation: Literal["measured", "kurtosis"] | None = None
+    summary: str = ""
 
     def quantize(self, weight: Floats, grid: Grid, statistics: InputStatistics | None = None) -> QuantizedTensor:
         """float32 (rows, columns) onto the grid."""

@@ -1,0 +1,1 @@
+"""Allocation: which matrix gets which grid under a budget of bytes."""
