@@ -38,12 +38,13 @@ def refused_groups(grid: Grid, shape: tuple[int, ...]) -> str | None:
     return None
 
 
-def by_groups(weight: Floats, importance: Floats | None, grid: Grid, find: Finder) -> Parameters:
+def by_groups(weight: Floats, importance: Floats | None, grid: Grid, find: Finder, *, blocks: int = 1) -> Parameters:
     """Run `find` over all groups of a (rows, columns) weight, a ragged last group included, in threads.
 
     Args:
         weight: float32 (rows, columns).
         importance: float32 (columns,), not negative; None: all alike.
+        blocks: how many times `BLOCK` weights are worked on at once.
 
     Raises:
         EdgeqError: a weight or an importance is not finite, or the importance has another length.
@@ -69,7 +70,7 @@ def by_groups(weight: Floats, importance: Floats | None, grid: Grid, find: Finde
             s, z = in_layout(block[:, columns_here], weights, width, grid, find)
             scales[part, a:b], zeros[part, a:b] = s, z
 
-    in_threads(work, row_blocks(rows, columns))
+    in_threads(work, row_blocks(rows, columns, blocks * BLOCK))
     return Parameters(scales, None if grid.symmetric else zeros)
 
 
@@ -100,9 +101,9 @@ def in_layout(block: Floats, importance: Floats | None, size: int, grid: Grid, f
     return scale.reshape(rows, groups), zero.reshape(rows, groups)
 
 
-def row_blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of rows with about `BLOCK` weights each."""
-    step = max(1, BLOCK // max(1, columns))
+def row_blocks(rows: int, columns: int, block: int | None = None) -> Iterator[slice]:
+    """Slices of rows with about `block` weights each, `BLOCK` unless given."""
+    step = max(1, (BLOCK if block is None else block) // max(1, columns))
     return (slice(a, min(a + step, rows)) for a in range(0, rows, step))
 
 
