@@ -24,6 +24,22 @@ GROUP_SIZES = (-1, 16, 32, 64, 128, 256)
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 
 
+# What a method's name alone stands for, where the recipe says nothing else.
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoothquant": {"bits": 8, "group_size": -1, "symmetric": True, "activations": "dynamic"},
+    "nf4": {"grid": "nf4", "group_size": 64},
+    "ternary": {"grid": "ternary", "group_size": 256},
+}
+
+
+def with_presets(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's fields, with those that its method's name stands for."""
+    found: dict[str, Any] = {}
+    for part in str(table.get("method", "")).split("+"):
+        found |= PRESETS.get(part, {})
+    return {**found, **table}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a model is quantized.
@@ -177,7 +193,7 @@ def parse_recipe(text: str, where: object = None, *, model: str | None = None) -
         table: dict[str, Any] = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise EdgeqError(f"bad TOML: {str(error)[:200]}", where=where) from error
-    return from_json(Recipe, table if model is None else {**table, "model": model}, where)
+    return from_json(Recipe, with_presets(table if model is None else {**table, "model": model}), where)
 
 
 def read_recipe(path: Path, *, model: str | None = None) -> Recipe:

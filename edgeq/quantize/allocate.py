@@ -103,9 +103,7 @@ def choose(
         members.append(names)
         grids.append(common)
     solution = solve(units, budget_bytes(spec, recipe, options))
-    chosen = {
-        name: grids[k][solution.choices[k]] for k, names in enumerate(members) for name in names
-    }
+    chosen = {name: grids[k][solution.choices[k]] for k, names in enumerate(members) for name in names}
     return chosen, solution
 
 
