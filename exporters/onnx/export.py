@@ -85,6 +85,13 @@ def _check(checkpoint: Weights) -> None:
             raise EdgeqError(f"onnxruntime can't rotate {layer.rope.dim} dimensions, only multiples of 16", where=where)
     if len({(x.mixer.kv_heads, x.mixer.head_dim) for x in spec.layers if isinstance(x.mixer, Attention)}) > 1:
         raise EdgeqError("layers with caches of different shapes can't be exported yet", where=where)
+    scheme = getattr(checkpoint, "scheme", None)
+    if isinstance(scheme, Scheme) and scheme.act_bits != 16:
+        raise EdgeqError(
+            f"this checkpoint has {scheme.act_bits}-bit activations, which edgeq can't export to onnx yet",
+            where=where,
+            hint="`edgeq eval` measures it; quantize with --activations float to export",
+        )
     for grid in _grids(checkpoint):
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)

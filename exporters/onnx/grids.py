@@ -18,6 +18,8 @@ def refuses(grid: Grid) -> str | None:
         return None
     if grid.kind == "gguf":
         return f"{grid.ggml_type or 'a gguf type'} is llama.cpp's own block format; export to gguf"
+    if grid.kind == "codebook":
+        return f"onnxruntime's fast kernels take evenly spaced values only, not the codebook {grid.codebook}"
     if grid.bits not in _BLOCKS:
         return f"onnxruntime has no {grid.bits}-bit kernel, only 2, 4 and 8 bits"
     if grid.zero == "float":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeq.exporters.onnx import OnnxExporter
 from edgeq.exporters.onnx.grids import block_size
 from edgeq.exporters.onnx.packing import codes, layout, pack_bits, scales, zero_points
-from edgeq.scheme import F16, F32, Grid, int_grid
+from edgeq.scheme import F16, F32, Grid, codebook_grid, int_grid
 
 STORED = [(b, g, s) for b in (4, 8) for g in (16, 32, 64, 128, 256, 48, -1) for s in (True, False)]
 STORED += [(2, g, s) for g in (32, 64, 128, 256, -1) for s in (True, False)]
@@ -56,6 +56,7 @@ def test_pack_bits_puts_the_first_code_in_the_low_bits(bits, n, rows):
         (int_grid(2, 16), "groups of 16"),
         (Grid("int", 4, 32, "float"), "zero points"),
         (Grid("gguf", 4, 256, ggml_type="Q4_K"), "Q4_K"),
+        (codebook_grid("nf4", 64), "codebook"),
     ],
 )
 def test_refuses_what_the_kernels_lack(grid, word):
