@@ -9,7 +9,8 @@ from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.model.spec import ModelSpec
 from edgeq.plan import Candidate, Request, make_plan
-from edgeq.plan.candidates import not_yet, schemes
+from edgeq.plan.candidates import TEXTLESS, not_yet, schemes
+from edgeq.scheme import Scheme
 
 TARGET = "onnxruntime/cpu"
 CONTEXT = 2048
@@ -25,14 +26,14 @@ def check_choice(model: str | None, bits: int) -> None:
         EdgeqError: there is no such model, or edgeq can't read it; no scheme of that many bits can be made of it.
     """
     spec = _architecture(DEFAULT if model is None else model, weights=model is not None)
-    same = [s for s in schemes() if s.linear.bits == bits and s.linear.kind == "int"]
+    same = [s for s in schemes() if _wanted(s, bits)]
     reasons = [not_yet(spec, s, TARGET) for s in same]
     if None not in reasons:
         raise _nothing_with(bits, reasons[0] if reasons else None)
 
 
 def choose(device: Device, spec: ModelSpec, bits: int, begun: str | None = None) -> Candidate:
-    """The plan's best candidate with that many bits that edgeq can make today.
+    """The plan's best candidate with that many bits that edgeq can make in minutes: without calibration text.
 
     Args:
         begun: name of the scheme that an earlier run chose. It stays the choice: what that run measured may have
@@ -42,12 +43,16 @@ def choose(device: Device, spec: ModelSpec, bits: int, begun: str | None = None)
         EdgeqError: there is none; with the plan's reason.
     """
     plan = make_plan(device, spec, Request(context=min(CONTEXT, spec.max_positions), targets=(TARGET,)))
-    same = [c for c in plan.candidates if c.scheme.linear.bits == bits and c.scheme.linear.kind == "int"]
+    same = [c for c in plan.candidates if _wanted(c.scheme, bits)]
     made = [c for c in same if c.not_yet is None]
     if made:
         return next((c for c in made if c.scheme.name == begun), made[0])
-    out = [c for c in plan.rejected if c.scheme.linear.bits == bits and c.reasons]
+    out = [c for c in plan.rejected if _wanted(c.scheme, bits) and c.reasons]
     raise _nothing_with(bits, same[0].not_yet if same else out[0].reasons[0] if out else None)
+
+
+def _wanted(scheme: Scheme, bits: int) -> bool:
+    return scheme.linear.bits == bits and scheme.linear.kind == "int" and scheme.method in TEXTLESS
 
 
 def _architecture(ref: str, weights: bool) -> ModelSpec:

@@ -21,7 +21,8 @@ INTEGER = (
 )
 FLOAT = ("fp16", "fp32")
 
-METHODS = {"rtn", "none"}  # what `edgeq quantize` does today
+METHODS = {"rtn", "none", "hqq", "gptq", "qronos", "awq", "autoround", "smoothquant"}  # what `edgeq quantize` does
+TEXTLESS = {"rtn", "none", "hqq"}  # of these, what needs no calibration text: done at the speed of the disk
 TARGETS = {"onnxruntime/cpu", "onnxruntime/android"}  # what `edgeq export` writes for today
 
 
@@ -34,8 +35,10 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     """Why edgeq can't make this artifact itself today, or None when it can. Planning does not depend on it."""
     if target not in TARGETS:
         return "today edgeq exports to ONNX Runtime on a processor"
-    if scheme.method not in METHODS:
-        return f"today edgeq quantizes by round-to-nearest, not by {scheme.method}"
+    if not METHODS.issuperset(scheme.method.split("+")):
+        return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
+    if scheme.act_bits != 16:
+        return "today edgeq quantizes and measures 8-bit activations, but exports none"
     if scheme.linear.kind == "float":
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not spec.dense:
