@@ -19,18 +19,35 @@ AGAIN = "Make it again with `edgeq quantize`"
 
 
 @dataclass(frozen=True, slots=True)
+class LayerReport:
+    """How well a matrix came out, judged on the inputs that calibration text gave it.
+
+    Attributes:
+        error_before: relative squared error of the layer's output when each weight is rounded to nearest.
+        error_after: of what was stored.
+        fallback: why something simpler than the method's answer was stored; None: it was not.
+    """
+
+    error_before: float
+    error_after: float
+    fallback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """Where a tensor lies and how it is stored.
 
     Attributes:
         shape: as `edgeq.model.tensors` gives it; stacked experts are stored with their rows one below the other.
         error: relative error of the quantized values, ||W - Q|| / ||W|| (Frobenius); None where stored as is.
+        report: of a matrix that was quantized with the help of calibration text.
     """
 
     shard: str
     shape: tuple[int, ...]
     grid: Grid
     error: float | None = None
+    report: LayerReport | None = None
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -56,6 +73,7 @@ class Manifest:
         recipe: the recipe's fields.
         source: `name` of the source, and `sha256` of its files by name.
         files: relative name -> size and checksum, the manifest itself left out.
+        calibration: the text that the method learned from, as its reader describes it; None: there was none.
     """
 
     recipe: dict[str, Any]
@@ -66,6 +84,7 @@ class Manifest:
     tensors: dict[str, StoredTensor]
     files: dict[str, FileEntry]
     edgeq_checkpoint: int = field(default=FORMAT)
+    calibration: dict[str, Any] | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -21,6 +21,7 @@ from edgeq.model.tensors import TensorSpec, tensors
 
 Floats = npt.NDArray[np.float32]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+ROW_ROLES = {"embed", "head", "experts_gate", "experts_up", "experts_down"}  # large, and no format reorders their rows
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -60,6 +61,13 @@ class SourceWeights(ABC):
         t, at = self._tensors[name], self._slices[name]
         rows = None if at.row_start is None else slice(at.row_start, at.row_stop)
         return self._restored(t, self._read(at.name, rows).reshape(t.shape))
+
+    def load_rows(self, name: str, rows: slice) -> Floats:
+        """`load(name)[rows]`, read without the rest wherever the file's rows are the tensor's."""
+        t, at = self._tensors[name], self._slices[name]
+        if len(t.shape) < 2 or self._stored_shape(at.name) != t.shape or t.role not in ROW_ROLES:
+            return self.load(name)[rows]
+        return self._restored(t, self._read(at.name, rows).reshape(-1, *t.shape[1:]))
 
     @abstractmethod
     def tokenizer_files(self) -> dict[str, Path | bytes]: ...

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from edgeq.checkpoint.tensor import QuantizedTensor
-from edgeq.model.spec import ModelSpec
+from edgeq.checkpoint.weights import Weights, dense
+from edgeq.errors import EdgeqError
+from edgeq.model.spec import MLP, ModelSpec
+from edgeq.model.tensors import TensorSpec
 from edgeq.quantize.statistics import InputStatistics
 from edgeq.scheme import Grid
 
@@ -26,6 +31,7 @@ class Block:
         grids: the grid of every matrix that is to be quantized.
         quantized: what has been quantized so far.
         groups: names of linear layers that share an input, in the order they run: (q, k, v), (o,), (gate, up), (down,).
+        halves: matrices that are stored in half precision.
     """
 
     spec: ModelSpec
@@ -35,7 +41,64 @@ class Block:
     grids: dict[str, Grid]
     groups: tuple[tuple[str, ...], ...]
     quantized: dict[str, QuantizedTensor] = field(default_factory=dict)
+    halves: frozenset[str] = frozenset()
     # Set by the engine:
     batches: Callable[[], Iterator[Tensor]] | None = None  # inputs of the quantized stream, (sequences, tokens, hidden)
     targets: Callable[[], Iterator[Tensor]] | None = None  # outputs of the float block on the float stream, alike
     statistics_of: Callable[[tuple[str, ...]], InputStatistics] | None = None  # of a group's input, gathered on demand
+    _values: dict[str, tuple[QuantizedTensor, Tensor]] = field(default_factory=dict)
+
+    def running(self) -> dict[str, Tensor]:
+        """The tensors as the block runs now, float32: quantized ones by their values, the others as they are.
+
+        Values are computed once for each `QuantizedTensor` and must not be changed.
+        """
+        found = dict(self.current)
+        for name, quantized in self.quantized.items():
+            if name not in self._values or self._values[name][0] is not quantized:
+                self._values[name] = (quantized, aligned(quantized.dequantize()))
+            found[name] = self._values[name][1]
+        return found
+
+    def release(self, name: str) -> None:
+        """Forget the float values of a matrix that is quantized and that nothing will ask for again."""
+        self.current.pop(name, None)
+        self.original.pop(name, None)
+
+
+def aligned(values: npt.NDArray[np.float32]) -> Tensor:
+    """A float32 copy in torch's own memory: products of matrices repeat to the bit only at the same alignment."""
+    out = torch.empty(values.shape, dtype=torch.float32)
+    out.numpy()[...] = values
+    return out
+
+
+def load_block(
+    source: Weights, index: int, parts: Iterable[TensorSpec], grids: dict[str, Grid], *, copy: bool = False
+) -> Block:
+    """Layer `index` of `source`, its tensors `parts`. `copy`: `current` gets memory of its own, for transforms.
+
+    Raises:
+        EdgeqError: a tensor has another shape than the model needs, or values that are not finite.
+    """
+    original = {t.name: _load(source, t) for t in parts}
+    current = {n: t.clone() for n, t in original.items()} if copy else dict(original)
+    return Block(source.spec, index, original, current, grids, groups(source.spec, index))
+
+
+def groups(spec: ModelSpec, index: int) -> tuple[tuple[str, ...], ...]:
+    """Names of the linear layers of a dense layer that share an input, in the order the decoder asks for them."""
+    ffn = spec.layers[index].ffn
+    gated = isinstance(ffn, MLP) and ffn.gated
+    roles = (("q", "k", "v"), ("o",), ("gate", "up") if gated else ("up",), ("down",))
+    return tuple(tuple(f"layers.{index}.{role}" for role in group) for group in roles)
+
+
+def _load(source: Weights, t: TensorSpec) -> Tensor:
+    values = dense(source.load(t.name))
+    if values.shape != t.shape:
+        raise EdgeqError(f"the source gives shape {values.shape}, the model needs {t.shape}", where=t.name)
+    if not np.isfinite(values).all():
+        hint = "The source file is damaged"
+        raise EdgeqError("this weight holds values that are not finite", where=t.name, hint=hint)
+    return aligned(values)

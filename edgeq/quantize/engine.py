@@ -1,17 +1,19 @@
-"""The engine: stream a model tensor by tensor onto its grids, into a checkpoint. Never holds the model.
+"""The engine: stream a model onto its grids, into a checkpoint. Never holds the model.
 
-Work goes on in `OUT.partial`: one shard a layer, each written atomically and then journaled. After a kill, the same
-command takes up where it stopped and ends in the same bytes. `OUT` appears when everything is whole.
+Methods that need no text take tensor after tensor (edgeq.quantize.stream), the others block after block
+(edgeq.quantize.calibrated). Work goes on in `OUT.partial`: one shard a layer, each written atomically and then
+journaled. After a kill, the same command takes up where it stopped and ends in the same bytes. `OUT` appears when
+everything is whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,49 +21,67 @@ import numpy.typing as npt
 from edgeq import __version__
 from edgeq.artifact import sha256
 from edgeq.checkpoint.manifest import FORMAT, MANIFEST, FileEntry, Manifest, StoredTensor
-from edgeq.checkpoint.shard import write_shard
-from edgeq.checkpoint.store import TOKENIZER, Checkpoint, entries
-from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.store import TOKENIZER, Checkpoint
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes, write_json
 from edgeq.jsonable import to_json
 from edgeq.model.spec import refuse_estimate
 from edgeq.quantize.journal import Journal
-from edgeq.quantize.layout import Item, Plan, needs, shards
+from edgeq.quantize.layout import Plan, needs, shards
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
-from edgeq.quantize.work import check_room, clear, finish, work_folder
+from edgeq.quantize.predict import predicted, work_bytes
+from edgeq.quantize.report import write_report
+from edgeq.quantize.stream import relative_error, stream_shards
+from edgeq.quantize.text import allocated, check_text, given_text
+from edgeq.quantize.threads import limited
+from edgeq.quantize.work import check_room, clear, finish, tidy, work_folder
 from edgeq.recipe import Recipe, recipe_json
 from edgeq.registry import Progress
 
-Floats = npt.NDArray[np.float32]
-ERROR_CHUNK = 1 << 20  # weights compared at once
-LARGEST_HALF = 65504.0
+if TYPE_CHECKING:
+    from edgeq.quantize.calibrate import Calibration
+
+__all__ = ["describe_source", "quantize", "relative_error"]
 
 
 def quantize(
-    source: Weights, recipe: Recipe, out: Path, *, progress: Progress | None = None, force: bool = False
+    source: Weights,
+    recipe: Recipe,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    force: bool = False,
+    threads: int | None = None,
+    tokens: npt.ArrayLike | None = None,
 ) -> Checkpoint:
     """Quantize `source` by `recipe` into the folder `out`.
 
     Args:
         progress: called with (weights done, weights in all, what is being done).
         force: replace `out` once the new checkpoint is whole.
+        threads: of the computation; None: as the environment has it.
+        tokens: calibration text as token ids (sequences, length), in place of the recipe's.
 
     Raises:
-        EdgeqError: `out` exists, no such method, no room, or a weight that can't be quantized.
+        EdgeqError: `out` exists, no such method, no room, a model the method can't run, or a weight that can't be
+            quantized.
     """
     method = find_method(recipe.method)
     out = Path(out).expanduser()
-    if out.exists() and not force:
-        raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
+    if out.exists():
+        whole = _just_finished(out, recipe)
+        if whole is not None:
+            return whole
+        if not force:
+            raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
     refuse_estimate(source.spec)
-    plan = shards(source.spec, recipe.scheme)
+    _refuse_unsupported(source, method)
     report = progress or _silent
     try:
-        with work_folder(out) as work:
-            _run(source, recipe, method, plan, work, report)
+        with limited(threads), work_folder(out) as work:
+            _run(source, recipe, method, tokens, work, report)
             finish(work, out)
     except EdgeqError as error:
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, BlockingIOError):  # that: the lock
@@ -69,27 +89,6 @@ def quantize(
             raise EdgeqError(error.what, where=error.where, hint=hint) from error.__cause__
         raise
     return Checkpoint.open(out)
-
-
-def _run(source: Weights, recipe: Recipe, method: Method, plan: Plan, work: Path, report: Progress) -> None:
-    tokenizer = source.tokenizer_files()  # first: when it is damaged, the hours of the shards would be lost
-    report(0, needs(plan).weights, "checksums of the source")
-    origin = describe_source(source)
-    log = Journal(work, _fingerprint(source, recipe, origin))
-    clear(work, keep=log.done)
-    check_room(work, needs({name: items for name, items in plan.items() if name not in log.done}).disk_bytes)
-    _write_shards(source, plan, method, log, report)
-    files = {d.shard: d.file for d in log.done.values()} | _write_tokenizer(tokenizer, source.spec.name, work)
-    manifest = Manifest(
-        recipe=recipe_json(recipe),
-        scheme=recipe.scheme,
-        spec=source.spec,
-        source=origin,
-        versions=_versions(),
-        tensors={i.tensor.name: _with_error(i, log) for items in plan.values() for i in items},
-        files={name: files[name] for name in sorted(files)},
-    )
-    write_json(work / MANIFEST, to_json(manifest))
 
 
 def describe_source(source: Weights) -> dict[str, Any]:
@@ -105,55 +104,110 @@ def describe_source(source: Weights) -> dict[str, Any]:
     return {"name": name, "tensors_sha256": digest.hexdigest()}
 
 
-def relative_error(weight: Floats, quantized: QuantizedTensor) -> float:
-    """||W - Q|| / ||W|| (Frobenius), in double precision; 0 where W is all zero."""
-    rows, columns = weight.shape
-    off = size = 0.0
-    step = max(1, ERROR_CHUNK // max(1, columns))
-    for a in range(0, rows, step):
-        part = slice(a, a + step)
-        here = QuantizedTensor.of(quantized.grid, quantized.codes[part], quantized.parameters.rows(part)).dequantize()
-        off += float(np.square(here - weight[part]).sum(dtype=np.float64))
-        size += float(np.square(weight[part]).sum(dtype=np.float64))
-    return math.sqrt(off / size) if size else 0.0
+def _run(
+    source: Weights, recipe: Recipe, method: Method, tokens: npt.ArrayLike | None, work: Path, report: Progress
+) -> None:
+    started = time.perf_counter()
+    tokenizer = source.tokenizer_files()  # first: when it is damaged, the hours of the shards would be lost
+    report(0, needs(shards(source.spec, recipe.scheme)).weights, "checksums of the source")
+    origin = describe_source(source)
+    key = _fingerprint(source, recipe, origin)
+    forecast = predicted(source.spec, recipe)
+    text = _text(source, recipe, tokens, work, origin, report) if method.needs else None
+    grids = {} if method.allocation is None else allocated(source, recipe, text, work, _key(key, text), report)
+    weights = _rotated(source, recipe, method)
+    plan = shards(weights.spec, recipe.scheme, grids)
+    log = Journal(work, _key(key, text, to_json(grids)) if text or grids else key)
+    clear(work, keep=log.files())
+    left = {name: items for name, items in plan.items() if name not in log.done}
+    check_room(work, needs(left).disk_bytes + work_bytes(weights.spec, method, 0 if text is None else text.tokens.size))
+    if text is None:
+        stream_shards(weights, plan, lambda matrix, item: method.quantize(matrix, item.grid), log, report)
+    else:
+        from edgeq.quantize.calibrated import CalibratedRun
+
+        CalibratedRun(weights, method, plan, text.tokens, log, report).run()
+    _finish_files(weights, recipe, plan, log, text, work, tokenizer, origin)
+    write_report(work, forecast, time.perf_counter() - started, _stored(plan, log), log.done)
 
 
-def _write_shards(source: Weights, plan: Plan, method: Method, log: Journal, report: Progress) -> None:
-    total, done = needs(plan).weights, 0
+def _finish_files(
+    weights: Weights,
+    recipe: Recipe,
+    plan: Plan,
+    log: Journal,
+    text: Calibration | None,
+    work: Path,
+    tokenizer: Mapping[str, Path | bytes],
+    origin: dict[str, Any],
+) -> None:
+    """Tokenizer and manifest."""
+    files = {d.shard: d.file for d in log.done.values()} | _write_tokenizer(tokenizer, weights.spec.name, work)
+    manifest = Manifest(
+        recipe=recipe_json(recipe),
+        scheme=recipe.scheme,
+        spec=weights.spec,
+        source=origin,
+        versions=_versions(),
+        tensors=_stored(plan, log),
+        files={name: files[name] for name in sorted(files)},
+        calibration=None if text is None else text.describe(),
+    )
+    write_json(work / MANIFEST, to_json(manifest))
+
+
+def _stored(plan: Plan, log: Journal) -> dict[str, StoredTensor]:
+    found = {}
     for shard, items in plan.items():
-        if shard in log.done:
-            done += sum(i.tensor.numel for i in items)
-            continue
-        found: dict[str, npt.NDArray[Any]] = {}
-        errors: dict[str, float] = {}
+        done = log.done[shard]
         for item in items:
             name = item.tensor.name
-            report(done, total, name)
-            try:
-                stored, error = _one(dense(source.load(name)), item, method)
-            except EdgeqError as problem:
-                raise EdgeqError(problem.what, where=problem.where or name, hint=problem.hint) from problem
-            found |= stored
-            if error is not None:
-                errors[name] = error
-            done += item.tensor.numel
-        log.add(shard, *write_shard(log.path.parent / shard, found), errors)
-    report(total, total, "done")
+            stored = item.stored
+            found[name] = StoredTensor(shard, stored.shape, stored.grid, done.errors.get(name), done.reports.get(name))
+    return found
 
 
-def _one(weight: Floats, item: Item, method: Method) -> tuple[dict[str, npt.NDArray[Any]], float | None]:
-    """A shard's entries for one tensor, and its relative error when it was quantized."""
-    name, grid = item.tensor.name, item.grid
-    if weight.shape != item.tensor.shape:
-        raise EdgeqError(f"the source gives shape {weight.shape}, the model needs {item.tensor.shape}")
-    if grid.kind == "float":
-        half = grid.bits == 16
-        if not np.isfinite(weight).all() or (half and np.abs(weight).max(initial=0) > LARGEST_HALF):
-            raise EdgeqError("a value is not finite, or too large for half precision", where=name)
-        return entries(name, weight, half=half), None
-    matrix = weight.reshape(item.stored.matrix)
-    quantized = method.quantize(matrix, grid)
-    return entries(name, quantized), relative_error(matrix, quantized)
+def _text(
+    source: Weights, recipe: Recipe, tokens: npt.ArrayLike | None, work: Path, origin: Any, report: Progress
+) -> Calibration:
+    if tokens is not None:
+        text = given_text(tokens)
+    else:
+        from edgeq.quantize.calibrate import calibration
+
+        text = calibration(source, recipe, report, folder=work, origin=origin)
+    check_text(text, source.spec)
+    return text
+
+
+def _rotated(source: Weights, recipe: Recipe, method: Method) -> Weights:
+    if not method.rotate:
+        return source
+    from edgeq.quantize.transforms.rotation import rotated
+
+    turned: Weights = rotated(source, recipe.seed)
+    return turned
+
+
+def _refuse_unsupported(source: Weights, method: Method) -> None:
+    """Methods that learn from text run the model: one that can't be run is refused before anything is written."""
+    if not method.needs:
+        return
+    from edgeq.decoder.decoder import check_supported
+
+    try:
+        check_supported(source.spec)
+    except EdgeqError as error:
+        hint = "Methods that need no calibration text, rtn and hqq, quantize it all the same"
+        raise EdgeqError(f"{method.name} can't run this model: {error.what}", where=error.where, hint=hint) from error
+
+
+def _just_finished(out: Path, recipe: Recipe) -> Checkpoint | None:
+    """The checkpoint of a run that was killed after it had given the result its name; None: nothing of the kind."""
+    if not (out / MANIFEST).is_file() or not tidy(out):
+        return None
+    made = Checkpoint.open(out)
+    return made if made.manifest.recipe == recipe_json(recipe) else None
 
 
 def _write_tokenizer(files: Mapping[str, Path | bytes], model: str, work: Path) -> dict[str, FileEntry]:
@@ -167,14 +221,14 @@ def _write_tokenizer(files: Mapping[str, Path | bytes], model: str, work: Path) 
     return found
 
 
-def _with_error(item: Item, log: Journal) -> StoredTensor:
-    s = item.stored
-    return StoredTensor(s.shard, s.shape, s.grid, log.done[s.shard].errors.get(item.tensor.name))
-
-
 def _fingerprint(source: Weights, recipe: Recipe, origin: dict[str, Any]) -> str:
     """Whatever changes the bytes of a shard changes this."""
     parts = [FORMAT, recipe_json(recipe), to_json(source.spec), origin, _versions()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _key(key: str, text: Calibration | None, grids: Any = None) -> str:
+    parts = [key, None if text is None else text.fingerprint, grids]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeq.checkpoint.manifest import StoredTensor
@@ -33,22 +34,37 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What quantizing takes: bytes of the checkpoint, and of memory at the peak."""
+    """What quantizing takes.
+
+    Attributes:
+        disk_bytes: of the checkpoint.
+        ram_bytes: of memory at the peak.
+        weights: of the model.
+        work_bytes: of the disk besides, until the run ends (hidden states).
+        seconds: expected; 0: not predicted.
+    """
 
     disk_bytes: int
     ram_bytes: int
     weights: int
+    work_bytes: int = 0
+    seconds: float = 0.0
 
 
 Plan = dict[str, list[Item]]  # shard name -> its tensors
 
 
-def shards(spec: ModelSpec, scheme: Scheme) -> Plan:
-    """Shard name -> its tensors: the embedding, one shard a layer, and the rest."""
+def shards(spec: ModelSpec, scheme: Scheme, overrides: Mapping[str, Grid] | None = None) -> Plan:
+    """Shard name -> its tensors: the embedding, one shard a layer, and the rest.
+
+    Args:
+        overrides: grids of single tensors, in place of the scheme's.
+    """
     found: Plan = {}
     for t in tensors(spec):
-        shard = _shard_name(t)
-        item = Item(t, StoredTensor(shard, t.shape, grid_of(t, scheme)))
+        shard = shard_name(t.layer, t.role)
+        grid = (overrides or {}).get(t.name) or grid_of(t, scheme)
+        item = Item(t, StoredTensor(shard, t.shape, grid))
         found.setdefault(shard, []).append(item)
     return found
 
@@ -104,10 +120,11 @@ def stored_bytes(stored: StoredTensor) -> int:
     return rows * total
 
 
-def _shard_name(t: TensorSpec) -> str:
-    if t.layer is not None:
-        return f"layer-{t.layer:04}.safetensors"
-    return "embed.safetensors" if t.role == "embed" else "final.safetensors"
+def shard_name(layer: int | None, role: str = "") -> str:
+    """The file of a layer's tensors, of the embedding (`embed`), or of the rest."""
+    if layer is not None:
+        return f"layer-{layer:04}.safetensors"
+    return "embed.safetensors" if role == "embed" else "final.safetensors"
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,8 +12,13 @@ from edgeq.checkpoint.store import TOKENIZER
 from edgeq.errors import EdgeqError
 from edgeq.files import cannot_write
 from edgeq.quantize import journal
+from edgeq.quantize.report import REPORT
 
 LOCK = "lock"
+TEXT = "calibration.json"
+GRIDS = "allocation.json"
+SCRATCH = "scratch"  # of whatever a step wants to put down; gone with the next step
+KEPT = {LOCK, journal.NAME, TEXT, GRIDS}
 SLACK_BYTES = 8 << 20  # tokenizer, manifest, file system
 
 
@@ -51,12 +56,8 @@ def _drop_if_empty(folder: Path) -> None:
 def clear(folder: Path, keep: Collection[str]) -> None:
     """Remove what another recipe or a kill left behind."""
     for path in folder.iterdir():
-        if path.name in keep or path.name in {LOCK, journal.NAME}:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if path.name not in keep and path.name not in KEPT:
+            _remove(path)
 
 
 def check_room(folder: Path, disk_bytes: int) -> None:
@@ -76,21 +77,42 @@ def check_room(folder: Path, disk_bytes: int) -> None:
 
 
 def finish(folder: Path, out: Path) -> None:
-    """Give the whole checkpoint its name; what had the name before goes last."""
-    for name in (journal.NAME, LOCK):
-        (folder / name).unlink()
+    """Give the whole checkpoint its name; what had the name before goes last.
+
+    What a resume needs goes after the renaming: if that fails, nothing is lost.
+    """
     old = out.with_name(out.name + ".old")
     if out.exists():
         out.replace(old)
-    folder.replace(out)
-    if old.is_dir():
-        shutil.rmtree(old)
+    try:
+        folder.replace(out)
+    except OSError:
+        if old.exists() and not out.exists():
+            old.replace(out)
+        raise
+    tidy(out)
+    if old.exists():
+        _remove(old)
+
+
+def tidy(out: Path) -> bool:
+    """Remove from a finished checkpoint what a run needed; whether there was anything, as a kill leaves it."""
+    left = [out / name for name in (TEXT, GRIDS, SCRATCH, LOCK, journal.NAME) if (out / name).exists()]
+    for path in left:
+        _remove(path)
+    return bool(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        old.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _ours(name: str) -> bool:
-    return name in {LOCK, MANIFEST, TOKENIZER, journal.NAME} or name.endswith((".safetensors", ".partial"))
+    known = KEPT | {MANIFEST, REPORT, TOKENIZER, SCRATCH}
+    return name in known or name.endswith((".safetensors", ".partial", ".npy"))
 
 
 def _take(descriptor: int, folder: Path) -> None:

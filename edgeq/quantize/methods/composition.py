@@ -13,6 +13,8 @@ from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.scheme import Grid
 
 if TYPE_CHECKING:  # torch only where a method needs it: `rtn` and `hqq` run on numpy alone
+    import torch
+
     from edgeq.quantize.block import Block
     from edgeq.quantize.statistics import InputStatistics
 
@@ -28,6 +30,9 @@ BlockTransform = Callable[["Block"], None]
 # Improves a block's quantized tensors together, against the float block's output.
 Refinement = Callable[["Block"], None]
 
+# Weights of calibration tokens in the statistics, by the input they make: (tokens, K) -> (tokens,), not negative.
+TokenWeights = Callable[["torch.Tensor"], "torch.Tensor"]
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -38,6 +43,7 @@ class Method:
     refine: applied to each block after its last matrix.
     allocation: how mixed precision is spread over the matrices, where it is (edgeq.quantize.allocate).
     summary: one line for people.
+    weigh: weights of tokens in the statistics; None: all alike.
     needs: `text`: calibration text; `float_stream`: also what the unquantized model's block reads and gives;
         `cross`: the statistics' `cross`, which implies the other two.
     """
@@ -51,6 +57,7 @@ class Method:
     needs: frozenset[Need] = frozenset()
     allocation: Literal["measured", "kurtosis"] | None = None
     summary: str = ""
+    weigh: TokenWeights | None = None
 
     def quantize(self, weight: Floats, grid: Grid, statistics: InputStatistics | None = None) -> QuantizedTensor:
         """float32 (rows, columns) onto the grid."""

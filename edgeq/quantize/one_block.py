@@ -1,0 +1,107 @@
+"""One block, all of it in memory: its transforms, its groups in the order they run, its refinement, each guarded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from edgeq.checkpoint.manifest import LayerReport
+from edgeq.quantize.block import Block
+from edgeq.quantize.gather import Batches, Gatherer
+from edgeq.quantize.guard import guarded
+from edgeq.quantize.methods.composition import Method
+from edgeq.quantize.run_block import BlockRunner
+from edgeq.quantize.stream import relative_error
+
+Tensor = torch.Tensor
+Told = Callable[[str], None]  # the name of the matrix that comes next
+
+
+@dataclass(slots=True)
+class BlockResult:
+    """Attributes:
+    errors: matrix -> ||W - Q|| / ||W||, W as transforms left it.
+    seconds: matrix -> what it took, its group's statistics shared out.
+    block: mean squared error of the output, `before` and `after` the refinement.
+    """
+
+    reports: dict[str, LayerReport] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    block: dict[str, float] = field(default_factory=dict)
+
+
+def quantize_block(
+    block: Block, runner: BlockRunner, method: Method, batches: Batches, float_batches: Batches | None, told: Told
+) -> BlockResult:
+    """Fill `block.quantized`, group by group: each sees inputs made by what was quantized before it.
+
+    Args:
+        float_batches: inputs of the float stream, for a method that needs `cross`.
+        told: called before each matrix.
+    """
+    result = BlockResult()
+    gatherer = Gatherer(block, runner, batches, float_batches, method.weigh)
+    block.batches, block.statistics_of = batches, gatherer.statistics_of
+    for transform in method.transforms:
+        transform(block)
+    # Whatever still asks for float weights keeps them: a refinement, and the float side of `cross`.
+    release = method.refine is None and float_batches is None
+    for group in block.groups:
+        _round_halves(block, group)
+        names = tuple(n for n in group if n in block.grids)
+        if names:
+            _quantize_group(block, gatherer, method, group, names, result, told)
+        if release:
+            for name in names:
+                block.release(name)
+    gatherer.forget()
+    return result
+
+
+@torch.no_grad()
+def output_error(block: Block, runner: BlockRunner) -> float:
+    """Mean squared error of the block's output, as it runs now, against its targets."""
+    assert block.batches is not None and block.targets is not None
+    running, total, count = block.running(), 0.0, 0
+    for x, target in zip(block.batches(), block.targets(), strict=True):
+        total += squared_error(runner(running, x), target)
+        count += target.numel()
+    return total / count
+
+
+def squared_error(output: Tensor, target: Tensor) -> float:
+    return float((output - target).square_().sum(dtype=torch.float64))
+
+
+def _quantize_group(
+    block: Block,
+    gatherer: Gatherer,
+    method: Method,
+    group: tuple[str, ...],
+    names: tuple[str, ...],
+    result: BlockResult,
+    told: Told,
+) -> None:
+    told(names[0])
+    started = time.perf_counter()
+    found = gatherer.gathered(group)
+    shared = (time.perf_counter() - started) / len(names)
+    for name in names:
+        told(name)
+        started = time.perf_counter()
+        weight = block.current[name].numpy()
+        quantized, report = guarded(method, weight, block.grids[name], found.statistics, found.energy.get(name))
+        block.quantized[name] = quantized
+        result.reports[name], result.errors[name] = report.report(), relative_error(weight, quantized)
+        result.seconds[name] = shared + time.perf_counter() - started
+
+
+def _round_halves(block: Block, group: tuple[str, ...]) -> None:
+    """Matrices that are stored in half precision run in it from here on."""
+    for name in group:
+        if name in block.halves:
+            block.current[name] = block.current[name].half().float()
