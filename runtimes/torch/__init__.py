@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeq.artifact import Artifact
     from edgeq.device.spec import KernelRate
     from edgeq.runtimes.session import TextSession
+    from edgeq.runtimes.text import Tokenizer
 
 _DEFAULT_CONTEXT = 4096
 
@@ -43,6 +46,12 @@ class TorchRuntime:
         if artifact.checkpoint is None:
             raise EdgeqError("the artifact does not say which checkpoint it was exported from", where=artifact.path)
         return _open(artifact, **options)
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """A model's tokenizer alone, for work on text that needs no session; torch is not imported."""
+        from edgeq.runtimes.text import Tokenizer
+
+        return Tokenizer.from_folder(folder)
 
     def probe(self) -> list[KernelRate]:
         """No rates: this runtime is a reference, nothing is planned for it."""
