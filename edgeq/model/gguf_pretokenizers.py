@@ -89,3 +89,12 @@ def pre_tokenizer(name: object, where: object) -> PreTokenizer:
             f"unknown pre-tokenizer {str(name)[:40]!r}", where=where, hint=f"Known: {', '.join(sorted(_KNOWN))}"
         )
     return _KNOWN[name]
+
+
+def known_pre_tokenizers() -> tuple[str, ...]:
+    """Their names, those that cut alike once: the first of them."""
+    first: dict[PreTokenizer, str] = {}
+    for name, made in _KNOWN.items():
+        if name != "default":  # llama.cpp warns of it
+            first.setdefault(made, name)
+    return tuple(first.values())

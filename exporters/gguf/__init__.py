@@ -1,1 +1,34 @@
 """GGUF: llama.cpp's file of block-quantized tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeq.artifact import Artifact
+from edgeq.exporters.gguf.storable import refuses
+from edgeq.registry import Progress
+from edgeq.scheme import Grid
+
+
+class GgufExporter:
+    """`edgeq.registry.Exporter` for llama.cpp. The gguf package is imported when an export begins."""
+
+    name = "gguf"
+
+    def refuses(self, grid: Grid) -> str | None:
+        """Why no block type stores this grid losslessly, or None when one does."""
+        return refuses(grid)
+
+    def export(self, checkpoint: Any, out: Path, *, progress: Progress | None = None, **options: Any) -> Artifact:
+        """Write the artifact; options are those of `edgeq.exporters.gguf.export.export`.
+
+        Raises:
+            EdgeqError: see there.
+        """
+        from edgeq.exporters.gguf.export import export
+
+        return export(checkpoint, Path(out), progress=progress, **options)
+
+
+__all__ = ["GgufExporter"]

@@ -1,0 +1,230 @@
+"""A checkpoint to a folder with `model.gguf`, which llama.cpp and all that builds on it load."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import __version__
+from edgeq.artifact import MANIFEST, Artifact, describe_files
+from edgeq.checkpoint.store import Checkpoint
+from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.weights import Weight, Weights
+from edgeq.decoder.decoder import check_supported
+from edgeq.errors import EdgeqError
+from edgeq.exporters.gguf.blocks import to_blocks
+from edgeq.exporters.gguf.metadata import architecture, metadata, rope_factors
+from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
+from edgeq.exporters.gguf.vocabulary import vocabulary
+from edgeq.files import new_folder, write_bytes, write_json
+from edgeq.model.ggml import GGML_TYPES
+from edgeq.model.names import gguf_permuted, gguf_slices
+from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.registry import Progress
+from edgeq.scheme import F32, Grid, Scheme
+
+FILE = "model.gguf"
+_NUMBERS = {t.name: (number, t) for number, t in GGML_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One tensor of the file, made of `parts`, one below the other."""
+
+    name: str
+    parts: tuple[TensorSpec, ...]
+    type: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first = self.parts[0].shape
+        return (sum(p.shape[0] for p in self.parts), *first[1:])
+
+    @property
+    def n_bytes(self) -> int:
+        _, kind = _NUMBERS[self.type]
+        return math.prod(self.shape) // kind.elements * kind.block_bytes
+
+
+def export(
+    checkpoint: Weights,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    force: bool = False,
+    context: int | None = None,
+    plan: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Write the artifact folder `out`; it appears under that name only when it is whole.
+
+    Args:
+        context: longest sequence the file says the model is for; None: all that it was made for.
+
+    Raises:
+        EdgeqError: an architecture, tokenizer or grid that a GGUF file can't say, before anything is written; `out`
+            exists without `force`; no space.
+    """
+    spec = checkpoint.spec
+    check_supported(spec)
+    if context is not None:
+        if not 0 < context <= spec.max_positions:
+            raise EdgeqError(f"a context of {context} is out of range", hint=f"1 to {spec.max_positions}")
+        spec = replace(spec, max_positions=context)
+    entries = list(_entries(checkpoint))
+    sizes = Counter({e.type: 0 for e in entries})
+    for e in entries:
+        sizes[e.type] += math.prod(e.shape)
+    tokenizer = checkpoint.tokenizer_files()
+    keys = metadata(spec, sizes.most_common(1)[0][0]) | vocabulary(tokenizer, spec)
+    with new_folder(out, force=force) as folder:
+        _write(folder / FILE, checkpoint, entries, keys, progress)
+        for name, content in tokenizer.items():
+            write_bytes(folder / name, content if isinstance(content, bytes) else content.read_bytes())
+        artifact = _manifest(checkpoint, spec, folder, plan or {})
+        write_json(folder / MANIFEST, artifact.to_json())
+    return replace(artifact, path=out)
+
+
+def _entries(checkpoint: Weights) -> Iterator[_Entry]:
+    """The file's tensors in order, with the types they get."""
+    spec = checkpoint.spec
+    parts: dict[str, list[TensorSpec]] = {}
+    slices = gguf_slices(spec)
+    for t in tensors(spec):
+        parts.setdefault(slices[t.name].name, []).append(t)
+    for name, members in parts.items():
+        grids = {_grid(checkpoint, t) for t in members}
+        for grid in grids:
+            why = refuses(grid)
+            if why is not None:
+                raise EdgeqError(f"this checkpoint can't be exported to gguf: {why}", where=members[0].name)
+        if len(grids) > 1:
+            raise EdgeqError("llama.cpp keeps these matrices as one, which needs one grid", where=name)
+        kind = ggml_type(grids.pop()) if len(members[0].shape) > 1 else "F32"
+        elements = _NUMBERS[kind][1].elements
+        if members[0].shape[-1] % elements:
+            raise EdgeqError(
+                f"{kind} needs rows of whole blocks of {elements}, this has {members[0].shape[-1]}",
+                where=members[0].name,
+            )
+        yield _Entry(name, tuple(members), kind)
+
+
+def _grid(checkpoint: Weights, t: TensorSpec) -> Grid:
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint.manifest.tensors[t.name].grid
+    return F32
+
+
+def _write(
+    path: Path, checkpoint: Weights, entries: list[_Entry], keys: Mapping[str, Any], progress: Progress | None
+) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(path, architecture(checkpoint.spec))
+    for key, value in keys.items():
+        _add(writer, key, value)
+    factors = rope_factors(checkpoint.spec)
+    if factors is not None:
+        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
+    for e in entries:
+        kind = gguf.GGMLQuantizationType(_NUMBERS[e.type][0])
+        block = _NUMBERS[e.type][1]
+        plain = e.type in ("F32", "F16")
+        shape = e.shape if plain else (*e.shape[:-1], e.shape[-1] // block.elements * block.block_bytes)
+        dtype = np.dtype(np.float32 if e.type == "F32" else np.float16 if plain else np.uint8)
+        writer.add_tensor_info(e.name, shape, dtype, e.n_bytes, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    if factors is not None:
+        writer.write_tensor_data(factors)
+    for i, e in enumerate(entries):
+        if progress:
+            progress(i, len(entries), e.name)
+        writer.write_tensor_data(_data(checkpoint, e))
+    writer.close()
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    if isinstance(value, list):
+        writer.add_array(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_string(key, value)
+
+
+def _data(checkpoint: Weights, entry: _Entry) -> npt.NDArray[Any]:
+    found = [_stored(checkpoint, t, entry.type) for t in entry.parts]
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _stored(checkpoint: Weights, t: TensorSpec, kind: str) -> npt.NDArray[Any]:
+    """A tensor's bytes as the file holds them: Gemma's norms with their one, q and k with neighbours paired."""
+    weight = _reordered(checkpoint.load(t.name), checkpoint.spec, t)
+    if isinstance(weight, QuantizedTensor):
+        return to_blocks(as_blocks(weight, t.name))
+    if t.role == "norm":
+        weight = weight + np.float32(checkpoint.spec.norm_offset)
+    return np.ascontiguousarray(weight.astype(np.float16 if kind == "F16" else np.float32))
+
+
+def _reordered(weight: Weight, spec: ModelSpec, t: TensorSpec) -> Weight:
+    """Rows of q and k with the two halves of a head interleaved, where llama.cpp rotates neighbours."""
+    part = t.name.rpartition(".")[2]
+    if part not in {"q", "k", "q_bias", "k_bias"} or not gguf_permuted(spec):
+        return weight
+    mixer = spec.layers[t.layer or 0].mixer
+    assert isinstance(mixer, Attention)
+    heads = mixer.heads if part[0] == "q" else mixer.kv_heads
+    order = np.arange(t.shape[0]).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+    if not isinstance(weight, QuantizedTensor):
+        return weight[order]
+    rows = type(weight.parameters)(*(None if a is None else a[order] for a in weight.parameters.arrays()))  # type: ignore[arg-type]
+    return QuantizedTensor.of(weight.grid, weight.codes[order], rows)
+
+
+def _manifest(checkpoint: Weights, spec: ModelSpec, folder: Path, plan: Mapping[str, Any]) -> Artifact:
+    import gguf
+
+    scheme = getattr(checkpoint, "scheme", None)
+    source = getattr(checkpoint, "path", None) or spec.location
+    mixer = spec.layers[0].mixer
+    assert isinstance(mixer, Attention)
+    return Artifact(
+        path=folder,
+        runtime="llamacpp",
+        name=spec.name,
+        scheme=scheme.name if isinstance(scheme, Scheme) else "fp32",
+        model={
+            "family": spec.family,
+            "vocab_size": spec.vocab_size,
+            "hidden_size": spec.hidden_size,
+            "layers": spec.n_layers,
+            "heads": mixer.heads,
+            "kv_heads": mixer.kv_heads,
+            "head_dim": mixer.head_dim,
+            "max_positions": spec.max_positions,
+            "bos_id": spec.bos_id,
+            "eos_ids": list(spec.eos_ids),
+            "pad_id": spec.pad_id,
+        },
+        files=describe_files(folder),
+        plan=dict(plan),
+        checkpoint=None if source is None else str(Path(source).resolve()) if Path(source).exists() else str(source),
+        versions={"edgeq": __version__, "gguf": str(getattr(gguf, "__version__", ""))},
+        options={"context": spec.max_positions},
+    )
