@@ -58,7 +58,7 @@ def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
 
 def min_max(weight: Floats, grid: Grid) -> Parameters:
     """The parameters whose levels span each group from its least to its largest weight."""
-    return by_groups(accepted(weight, grid), None, grid, _min_max_groups)
+    return by_groups(accepted(weight, grid), None, grid, min_max_groups)
 
 
 def accepted(weight: Floats, grid: Grid) -> Floats:
@@ -69,14 +69,14 @@ def accepted(weight: Floats, grid: Grid) -> Floats:
     return weight
 
 
-def _min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
+def min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
     low, high = w.min(axis, keepdims=True), w.max(axis, keepdims=True)
     return stored((high - low) / np.float32(grid.levels - 1), grid), stored_minimum(low, grid)
 
 
 def search_groups(w: Floats, h: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
     """The search on laid-out groups: importances may differ from weight to weight."""
-    base = _min_max_groups(w, None, grid, axis)
+    base = min_max_groups(w, None, grid, axis)
     lines = _Lines(w, h, grid, axis)
     lines.take(*base)
     low, high = w.min(axis, keepdims=True), w.max(axis, keepdims=True)
@@ -146,7 +146,7 @@ class _Lines:
     def _encode(self, scale: Floats, minimum: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         """The weights' nearest codes, counted from `level`, as weighted sums: of codes, of their squares, and of
         their products with the weights. `place`: where the weighted mean lies among the codes."""
-        inverse = 1 / scale
+        inverse = np.reciprocal(scale)
         place = (self.mean - minimum) * inverse
         level = np.rint(place)
         q, hq = self._q, self._hq
@@ -172,7 +172,7 @@ class _Lines:
     def error(self, scale: Floats, minimum: Floats) -> Floats:
         """The weighted squared error of each group, from the residuals."""
         w, h = self._given
-        q = (w - minimum) * (1 / scale)
+        q = (w - minimum) * np.reciprocal(scale)
         np.rint(q, out=q)
         np.clip(q, 0, self.top, out=q)
         off = q * scale + minimum - w

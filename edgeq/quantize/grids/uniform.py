@@ -45,7 +45,7 @@ def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
 
 def min_max(weight: Floats, grid: Grid) -> Parameters:
     """The parameters whose range spans each group, zero included."""
-    return by_groups(accepted(weight, grid), None, grid, _min_max_groups)
+    return by_groups(accepted(weight, grid), None, grid, min_max_groups)
 
 
 def accepted(weight: Floats, grid: Grid) -> Floats:
@@ -56,7 +56,7 @@ def accepted(weight: Floats, grid: Grid) -> Floats:
     return weight
 
 
-def _min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
+def min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
     low = np.minimum(w.min(axis, keepdims=True), 0)
     high = np.maximum(w.max(axis, keepdims=True), 0)
     top = np.float32(grid.levels - 1)
@@ -70,7 +70,7 @@ def _min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple
 
 def _search_groups(w: Floats, h: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
     state = _Best(w, h, grid, axis)
-    base, zero = _min_max_groups(w, None, grid, axis)
+    base, zero = min_max_groups(w, None, grid, axis)
     state.try_(base, zero)
     low = np.minimum(w.min(axis, keepdims=True), 0)
     high = np.maximum(w.max(axis, keepdims=True), 0)
