@@ -57,8 +57,8 @@ def random_llama(shape: Shape, tokenizer_from: Path, out: Path) -> Path:
     return out
 
 
-def write_gguf(folder: Path, out: Path, kind: str) -> Path:
-    """A llama folder as GGUF, every matrix `kind` (Q4_0, Q4_1 or Q8_0), the embedding Q8_0.
+def write_gguf(folder: Path, out: Path, kind: str, embed: str = "Q8_0") -> Path:
+    """A llama folder as GGUF, every matrix `kind` (F32, Q4_0, Q4_1 or Q8_0), the embedding `embed`.
 
     Names and the order of rows in q and k follow llama.cpp's converter for its rotary embedding:
     https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py
@@ -69,7 +69,7 @@ def write_gguf(folder: Path, out: Path, kind: str) -> Path:
     writer = gguf.GGUFWriter(out, "llama")
     _write_facts(writer, config, folder)
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    codes = gguf.GGMLQuantizationType[kind]
+    codes, embed_codes = gguf.GGMLQuantizationType[kind], gguf.GGMLQuantizationType[embed]
     for name, weight in _read(folder):
         ours = _gguf_name(name)
         if ours is None:
@@ -79,7 +79,7 @@ def write_gguf(folder: Path, out: Path, kind: str) -> Path:
         if weight.ndim == 1:
             writer.add_tensor(ours, weight)
         else:
-            wanted = gguf.GGMLQuantizationType.Q8_0 if ours == "token_embd.weight" else codes
+            wanted = embed_codes if ours == "token_embd.weight" else codes
             writer.add_tensor(ours, gguf.quants.quantize(weight, wanted), raw_dtype=wanted)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
