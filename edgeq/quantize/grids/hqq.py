@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeq.checkpoint.tensor import Parameters
 from edgeq.quantize import grids
-from edgeq.quantize.grids import affine, uniform
+from edgeq.quantize.grids import affine
 from edgeq.quantize.grids.groups import Floats, by_groups, stored_minimum
 from edgeq.scheme import Grid
 
@@ -27,9 +27,12 @@ TINY = np.float32(1e-12)  # below it a residual's logarithm is of no interest
 
 
 def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
-    """HQQ's zero points on min-max scales. On integer zero points the optimum is rounded, and kept in the groups
-    where the loss falls. Grids without a zero point to move (symmetric ones, codebooks, super-blocks) get their own
-    search, which is the only one of these that uses the importance.
+    """HQQ's float zero points on min-max scales.
+
+    Every other grid gets its own search, the only one here that uses the importance. Symmetric grids, codebooks and
+    super-blocks have no zero point to move. Integer ones can't be moved to any use: another integer leaves the
+    fraction of every residual as it was, and on a scale that spans the group it can only clip more, so that HQQ
+    would end at min-max.
 
     Args:
         weight: float32 (rows, columns).
@@ -38,11 +41,8 @@ def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
     Raises:
         EdgeqError: the grid or the shape is refused, or a weight is not finite.
     """
-    kind = grids.kind_of(grid)
-    if kind == "affine":
+    if grids.kind_of(grid) == "affine":
         return by_groups(affine.accepted(weight, grid), None, grid, _affine_groups)
-    if kind == "uniform" and not grid.symmetric:
-        return by_groups(uniform.accepted(weight, grid), None, grid, _integer_groups)
     return grids.find(weight, importance, grid)
 
 
@@ -55,22 +55,6 @@ def _affine_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[
 
     zero = _half_quadratic(steps, -minimum / scale, grid, axis, held)
     return scale, stored_minimum(-zero * scale, grid)
-
-
-def _integer_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:
-    scale, first = uniform.min_max_groups(w, None, grid, axis)
-    steps = w * np.reciprocal(scale)
-    zero = _half_quadratic(steps, first, grid, axis, np.asarray)
-    rounded = np.clip(np.rint(zero), 0, np.float32(grid.levels - 1))
-    falls = loss(steps, rounded, grid, axis) < loss(steps, first, grid, axis)
-    return scale, np.where(falls, rounded, first)
-
-
-def loss(steps: Floats, zero: Floats, grid: Grid, axis: int) -> Floats:
-    """`sum |residual|**P` of each group; weights and residuals in steps of the scale."""
-    powers = _powers(np.abs(_residuals(steps, zero, grid)))
-    total: Floats = powers.sum(axis, keepdims=True)
-    return total
 
 
 def _half_quadratic(steps: Floats, zero: Floats, grid: Grid, axis: int, held: Callable[[Floats], Floats]) -> Floats:
