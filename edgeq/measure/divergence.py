@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-ELEMENTS = 1 << 21  # of one float64 block (16 MiB); the working set is a few of them
+ELEMENTS = 1 << 17  # of one float64 block (1 MiB): the few of them at work stay in a core's cache
 ENDLESS = 1e6  # nats; stands for infinity, which JSON can't hold
 
 
@@ -75,21 +75,27 @@ class DivergenceMeter:
             self._add_block(reference[part], candidate[part], None if targets is None else targets[part])
 
     def _add_block(self, reference: Array, candidate: Array, targets: Array | None) -> None:
-        p, q = log_softmax(reference), log_softmax(candidate)
-        self._kl.append(_kl(p, q))
-        self._broken += int(np.isnan(q).any(axis=1).sum())
-        best = p.argmax(axis=1)
-        # The rank of the reference's choice: how many tokens the candidate likes more. NaN compares false: then none
-        # agrees, because such a row is counted as the last rank.
-        mine = np.take_along_axis(q, best[:, None], axis=1)
-        rank = np.where(np.isnan(mine[:, 0]), q.shape[1], (q > mine).sum(axis=1))
+        known = np.flatnonzero(targets >= 0) if targets is not None else np.empty(0, np.int64)
+        chosen = targets[known] if targets is not None else known
+        kl, hit, reference_hit = _compare(reference, candidate, known, chosen)
+        if not np.isfinite(kl).all():  # a probability of zero, or logits that are not numbers
+            kl, hit, reference_hit = _compare_any(reference, candidate, known, chosen)
+        self._kl.append(np.clip(kl, 0.0, ENDLESS))  # never negative but for the last bit
+        self._nll += _nll(hit)
+        self._reference_nll += _nll(reference_hit)
+        self._scored += known.size
+        self._rank(reference, candidate)
+
+    def _rank(self, reference: Array, candidate: Array) -> None:
+        """How many tokens the candidate likes more than the reference's choice. None agrees where the candidate's
+        logits are no probabilities (a NaN, or an infinite largest one): such a row is counted as the last rank."""
+        top = candidate.max(axis=1)
+        broken = np.isnan(top) | np.isinf(top)
+        mine = np.take_along_axis(candidate, reference.argmax(axis=1)[:, None], axis=1)
+        rank = np.where(broken, candidate.shape[1], (candidate > mine).sum(axis=1))
+        self._broken += int(broken.sum())
         self._top1 += int((rank < 1).sum())
         self._top5 += int((rank < 5).sum())
-        if targets is not None:
-            known = np.flatnonzero(targets >= 0)
-            self._nll += _nll(q[known, targets[known]])
-            self._reference_nll += _nll(p[known, targets[known]])
-            self._scored += known.size
 
     def result(self) -> Divergence:
         """The figures so far.
@@ -129,15 +135,36 @@ def log_softmax(logits: Array) -> npt.NDArray[np.float64]:
     return x
 
 
-def _kl(p: Array, q: Array) -> Array:
-    """D(p || q) of each row of log-probabilities; a token of probability zero adds nothing (x log x -> 0)."""
+def _compare(reference: Array, candidate: Array, known: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """KL of each row, and both models' log-probabilities of the targets of the rows `known`; for finite logits.
+
+    With a and b the logits less their largest: D(P || Q) = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b,
+    which takes two passes of exp and no normalised copy.
+    """
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        a -= a.max(axis=1, keepdims=True)
+        b -= b.max(axis=1, keepdims=True)
+        p = np.exp(a)
+        mass = p.sum(axis=1)
+        reference_hit, hit = a[known, targets], b[known, targets]
+        a -= b
+        a *= p
+        other = np.exp(b, out=b).sum(axis=1)
+        log_mass, log_other = np.log(mass), np.log(other)
+        kl: Array = a.sum(axis=1) / mass - log_mass + log_other
+    return kl, hit - log_other[known], reference_hit - log_mass[known]
+
+
+def _compare_any(reference: Array, candidate: Array, known: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """The same for any logits; a token of probability zero adds nothing (x log x -> 0)."""
+    p, q = log_softmax(reference), log_softmax(candidate)
     with np.errstate(invalid="ignore"):
         terms = np.exp(p) * (p - q)
     terms[np.isneginf(p) & ~np.isnan(q)] = 0.0
     kl = terms.sum(axis=1)
     kl[np.isnan(kl)] = ENDLESS
-    bounded: Array = np.clip(kl, 0.0, ENDLESS)  # never negative but for the last bit
-    return bounded
+    return kl, q[known, targets], p[known, targets]
 
 
 def _nll(log_probs: Array) -> float:

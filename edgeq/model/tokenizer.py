@@ -34,8 +34,8 @@ def open_tokenizer(files: Mapping[str, Path | bytes], where: object = None) -> A
         made = reader.tokenizer(folder)
     except EdgeqError as error:
         missing = error.__cause__ if isinstance(error.__cause__, ImportError) else None
-        hint = error.hint if missing else "Fetch the model's tokenizer again"
-        raise EdgeqError(error.what, where=where or error.where, hint=hint) from error
+        way_out = error.hint if missing else "Fetch the model's tokenizer again"
+        raise EdgeqError(error.what, where=where or error.where, hint=way_out) from error
     if temporary:
         weakref.finalize(made, shutil.rmtree, folder, True)  # the chat template is read from it when first asked for
     return made

@@ -148,7 +148,8 @@ def _in_places(text: str, tokenizer: Any, shape: Shape, progress: Progress) -> I
     """One piece from the beginning of each of as many equal parts of the text as sequences are wanted."""
     part = len(text) // shape.sequences
     for i in range(shape.sequences):
-        characters, found = 4 * shape.length, []
+        characters = 4 * shape.length
+        found: list[int] = []
         while len(found) < shape.body and characters < 2 * part:
             characters *= 2
             found = tokenizer.encode(text[i * part :][: min(characters, part)], special=False)
