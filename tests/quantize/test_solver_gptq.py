@@ -16,7 +16,7 @@ from edgeq.errors import EdgeqError
 from edgeq.quantize.grids.uniform import search
 from edgeq.quantize.levels import Levels
 from edgeq.quantize.solvers import gptq as module
-from edgeq.quantize.solvers.gptq import compensated, gptq
+from edgeq.quantize.solvers.gptq import gptq, importance_of, solve
 from edgeq.quantize.solvers.hessian import by_importance, damped, feedback
 from edgeq.quantize.solvers.rtn import rounded
 from edgeq.quantize.statistics import InputStatistics
@@ -111,8 +111,8 @@ def test_the_codes_are_the_papers(grid: Grid, act_order: bool, monkeypatch: pyte
     order = by_importance(stats.gram) if act_order else torch.arange(72)
     expected, margin = paper(w, damped(stats.gram, 0.01).numpy(), order.numpy(), Levels.of(grid, parameters, 72))
     assert margin > 1e-4, "a tie: choose another seed"
-    found = compensated(w, parameters, grid, feedback(stats.gram, order, 0.01))
-    assert np.array_equal(found, expected)
+    found = solve(torch.from_numpy(w), Levels.of(grid, parameters, 72), feedback(stats.gram, order, 0.01))
+    assert np.array_equal(found.numpy(), expected)
 
 
 def objective(w: Array, q: QuantizedTensor, gram: torch.Tensor) -> float:
@@ -140,21 +140,42 @@ def test_any_problem_gives_codes_of_the_grid(
     assert q.codes.max() < grid.levels and np.isfinite(q.dequantize()).all()
     assert np.array_equal(q.codes, gptq(w, stats, grid, search).codes)
     dead = min(dead, columns)
-    assert np.array_equal(q.codes[:, :dead], rounded(w, q.parameters, grid).codes[:, :dead])
+    off = np.abs(q.dequantize() - w)[:, :dead]
+    assert np.allclose(off, np.abs(rounded(w, q.parameters, grid).dequantize() - w)[:, :dead], atol=1e-5)
 
 
 def test_correlated_inputs_are_compensated() -> None:
     w, stats = weights(32, 128), statistics(inputs(600, 128))
     for grid in GRIDS:
-        q = gptq(w, stats, grid, find)
-        plain = rounded(w, q.parameters, grid)
-        assert objective(w, q, stats.gram) < 0.8 * objective(w, plain, stats.gram)
+        plain = rounded(w, find(w, stats.importance.numpy(), grid), grid)
+        errors = [objective(w, gptq(w, stats, grid, find, rounds=n), stats.gram) for n in (0, 1, 3)]
+        assert errors[0] < 0.8 * objective(w, plain, stats.gram)
+        assert errors[2] < errors[1] < 0.97 * errors[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    columns=st.integers(1, 100),
+    tokens=st.integers(1, 100),
+    grid=st.sampled_from(GRIDS),
+    rounds=st.integers(0, 2),
+    seed=st.integers(0, 50),
+)
+def test_no_row_is_worse_than_rounded_to_nearest(columns: int, tokens: int, grid: Grid, rounds: int, seed: int) -> None:
+    w, stats = weights(5, columns, seed), statistics(inputs(tokens, columns, seed))
+    plain = rounded(w, find(w, importance_of(stats.gram), grid), grid)
+    gram = damped(stats.gram, 0.01).double().numpy()
+    solved, nearest = (
+        np.einsum("rk,kl,rl->r", off, gram, off)
+        for off in (w - q.dequantize().astype(np.float64) for q in (gptq(w, stats, grid, find, rounds=rounds), plain))
+    )
+    assert (solved <= nearest * (1 + 1e-4) + 1e-12).all()
 
 
 def test_independent_inputs_leave_nothing_to_compensate() -> None:
     w, stats = weights(8, 64), statistics(inputs(100, 64))
     stats.gram = torch.diag(stats.gram.diagonal())
-    q = gptq(w, stats, int_grid(4, 32), search)
+    q = gptq(w, stats, int_grid(4, 32), search, rounds=0)
     assert np.array_equal(q.codes, rounded(w, q.parameters, q.grid).codes)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgeq.quantize.grids.uniform import search
+from edgeq.quantize.grids import find
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.solvers import gptq as solver
 
-gptq = Method("gptq", solver=solver.gptq, search=search, needs=frozenset({"text"}))
+gptq = Method("gptq", solver=solver.gptq, search=find, needs=frozenset({"text"}))

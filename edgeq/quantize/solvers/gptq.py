@@ -14,7 +14,9 @@ import torch
 
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.quantize.levels import Levels
-from edgeq.quantize.solvers.hessian import Feedback, by_importance, feedback, gram_of
+from edgeq.quantize.solvers.descent import descend
+from edgeq.quantize.solvers.hessian import DAMP, Feedback, by_importance, damped, feedback, gram_of, row_errors
+from edgeq.quantize.solvers.refit import refit
 from edgeq.quantize.solvers.rtn import round_to_nearest
 from edgeq.quantize.statistics import InputStatistics
 from edgeq.scheme import Grid
@@ -26,19 +28,30 @@ Tensor = torch.Tensor
 Floats = npt.NDArray[np.float32]
 
 BLOCK = 128  # columns whose mutual compensation is done one by one; what came before them is one matrix product
+ROUNDS = 1  # of refit and descent
 ROW_CHUNK = 1 << 24  # weights solved at once: rows are independent, and memory is bounded
 
 
-def gptq(weight: Floats, statistics: InputStatistics | None, grid: Grid, search: Search) -> QuantizedTensor:
-    """float32 (rows, columns) -> codes by GPTQ on the parameters that `search` finds by the diagonal of the gram
-    matrix. Without statistics (an expert that no token reached) it rounds to nearest."""
+def gptq(
+    weight: Floats,
+    statistics: InputStatistics | None,
+    grid: Grid,
+    search: Search,
+    *,
+    rounds: int = ROUNDS,
+    damp: float = DAMP,
+) -> QuantizedTensor:
+    """float32 (rows, columns) -> codes by GPTQ, on the parameters that `search` finds by the diagonal of the gram
+    matrix, then `rounds` times a least-squares refit of the parameters and a sweep of coordinate descent on the codes.
+
+    In (w - q) H (w - q)^T with the damped H no row ends worse than rounded to nearest on the parameters first found.
+    Without statistics (an expert that no token reached) it rounds to nearest.
+    """
     if statistics is None or statistics.tokens == 0:
         return round_to_nearest(weight, None, grid, search)
-    columns = weight.shape[1]
-    gram = gram_of(statistics, columns)
+    gram = gram_of(statistics, weight.shape[1])
     parameters = search(weight, importance_of(gram), grid)
-    codes = compensated(weight, parameters, grid, feedback(gram, by_importance(gram)))
-    return QuantizedTensor.of(grid, codes, parameters)
+    return compensated(weight, weight, parameters, grid, gram, rounds=rounds, damp=damp)
 
 
 def importance_of(gram: Tensor) -> Floats:
@@ -48,16 +61,55 @@ def importance_of(gram: Tensor) -> Floats:
     return found if found.any() else np.ones_like(found)
 
 
-def compensated(weight: Floats, parameters: Parameters, grid: Grid, plan: Feedback) -> npt.NDArray[np.uint8]:
-    """uint8 codes (rows, columns) by error feedback, in chunks of rows."""
+def compensated(
+    weight: Floats,
+    start: Floats,
+    parameters: Parameters,
+    grid: Grid,
+    gram: Tensor,
+    *,
+    rounds: int = ROUNDS,
+    damp: float = DAMP,
+) -> QuantizedTensor:
+    """The solve for given parameters, in chunks of rows.
+
+    Args:
+        weight: float32 (rows, columns), what the output is to match.
+        start: float32 (rows, columns), what the error feedback rounds: `weight` itself for GPTQ.
+        gram: float32 (columns, columns).
+    """
     rows, columns = weight.shape
+    plan = feedback(gram, by_importance(gram), damp)
+    firm = damped(gram, plan.damp)
     codes = np.empty((rows, columns), np.uint8)
+    chunks = []
     step = max(1, ROW_CHUNK // columns)
     for a in range(0, rows, step):
         part = slice(a, min(a + step, rows))
-        levels = Levels.of(grid, parameters.rows(part), columns)
-        codes[part] = solve(torch.from_numpy(np.ascontiguousarray(weight[part])), levels, plan).numpy()
-    return codes
+        here, there = (torch.from_numpy(np.ascontiguousarray(w[part])) for w in (weight, start))
+        found, fitted = _one_chunk(here, there, parameters.rows(part), grid, plan, firm, rounds)
+        codes[part] = found.numpy()
+        chunks.append(fitted.arrays())
+    joined = (None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
+    return QuantizedTensor.of(grid, codes, Parameters(*joined))  # type: ignore[arg-type]
+
+
+def _one_chunk(
+    weight: Tensor, start: Tensor, parameters: Parameters, grid: Grid, plan: Feedback, firm: Tensor, rounds: int
+) -> tuple[Tensor, Parameters]:
+    levels = Levels.of(grid, parameters, weight.shape[1])
+    codes = _better(weight, solve(start, levels, plan), levels.round(weight).to(torch.uint8), levels, firm)
+    for _ in range(rounds):
+        parameters = refit(weight, codes, parameters, grid, firm)
+        codes = descend(weight, codes, Levels.of(grid, parameters, weight.shape[1]), firm)
+    return codes, parameters
+
+
+def _better(weight: Tensor, codes: Tensor, plain: Tensor, levels: Levels, gram: Tensor) -> Tensor:
+    """Row by row `codes`, or `plain` where that has the lower objective (error feedback is greedy: it can lose)."""
+    scale, offset = levels.spread(levels.scale), levels.spread(levels.offset)
+    worse = [row_errors(weight, levels.values(c, scale, offset), gram) for c in (codes, plain)]
+    return torch.where((worse[1] < worse[0])[:, None], plain, codes)
 
 
 def solve(weight: Tensor, levels: Levels, plan: Feedback) -> Tensor:

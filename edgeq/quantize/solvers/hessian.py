@@ -58,12 +58,16 @@ def damped(gram: Tensor, damp: float = DAMP) -> Tensor:
     A channel that no token ever reached has a zero row and column; with something on the diagonal it neither gives
     nor takes any compensation, which is plain rounding.
     """
+    out = gram.clone()
+    _dampen(out, damp)
+    return out
+
+
+def _dampen(gram: Tensor, damp: float) -> None:
     diagonal = gram.diagonal()
     live = diagonal > 0
     mean = diagonal[live].mean() if live.any() else diagonal.new_tensor(1.0)
-    out = gram.clone()
-    out.diagonal().copy_(torch.where(live, diagonal, mean) + damp * mean)
-    return out
+    diagonal.copy_(torch.where(live, diagonal, mean) + damp * mean)
 
 
 def by_importance(gram: Tensor) -> Tensor:
@@ -84,7 +88,8 @@ def feedback(gram: Tensor, order: Tensor | None = None, damp: float = DAMP) -> F
     backwards = order.flip(0)  # Cholesky gives lower @ lower^T; read backwards that is upper @ upper^T
     dtype = torch.float64 if columns <= DOUBLE_UP_TO else torch.float32
     while True:
-        ready = damped(gram, damp)[backwards][:, backwards].to(dtype)
+        ready = gram[backwards[:, None], backwards].to(dtype)
+        _dampen(ready, damp)
         lower, failed = torch.linalg.cholesky_ex(ready)
         del ready
         if not failed and bool(torch.isfinite(lower.diagonal()).all()):
