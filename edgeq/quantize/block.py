@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from edgeq.model.spec import MLP, ModelSpec
 from edgeq.model.tensors import TensorSpec
 from edgeq.quantize.statistics import InputStatistics
 from edgeq.scheme import Grid
+
+if TYPE_CHECKING:
+    from edgeq.quantize.methods.composition import Method
 
 Tensor = torch.Tensor
 Hook = Callable[[tuple[str, ...], Tensor], None]  # (names of the linear layers, the input they share)
@@ -32,6 +36,8 @@ class Block:
         quantized: what has been quantized so far.
         groups: names of linear layers that share an input, in the order they run: (q, k, v), (o,), (gate, up), (down,).
         halves: matrices that are stored in half precision.
+        method: how its matrices will be quantized, which is what a transform prepares them for.
+        activations: how the inputs of its matrices will be stored, likewise.
     """
 
     spec: ModelSpec
@@ -46,6 +52,8 @@ class Block:
     batches: Callable[[], Iterator[Tensor]] | None = None  # inputs of the quantized stream, (sequences, tokens, hidden)
     targets: Callable[[], Iterator[Tensor]] | None = None  # outputs of the float block on the float stream, alike
     statistics_of: Callable[[tuple[str, ...]], InputStatistics] | None = None  # of a group's input, gathered on demand
+    method: Method | None = None
+    activations: Literal["float", "dynamic", "static"] = "float"
     _values: dict[str, tuple[QuantizedTensor, Tensor]] = field(default_factory=dict)
 
     def running(self) -> dict[str, Tensor]:
@@ -59,6 +67,10 @@ class Block:
                 self._values[name] = (quantized, aligned(quantized.dequantize()))
             found[name] = self._values[name][1]
         return found
+
+    def close(self) -> None:
+        """Let go of the engine's callables, which hold the block: its memory is free at once."""
+        self.batches = self.targets = self.statistics_of = None
 
     def release(self, name: str) -> None:
         """Forget the float values of a matrix that is quantized and that nothing will ask for again."""

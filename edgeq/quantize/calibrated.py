@@ -33,6 +33,7 @@ from edgeq.quantize.replay import float_embedding, replay, stored_embedding
 from edgeq.quantize.run_block import BlockRunner
 from edgeq.quantize.solvers.rtn import round_to_nearest
 from edgeq.quantize.stream import float_entries, relative_error, store
+from edgeq.recipe import Activations
 from edgeq.registry import Progress
 
 Array = npt.NDArray[Any]
@@ -49,6 +50,7 @@ class CalibratedRun:
     Attributes:
         plan: the shards to write; its grids are the checkpoint's.
         tokens: int64 (sequences, length).
+        activations: how the inputs of linear layers will be stored.
     """
 
     source: Weights
@@ -57,6 +59,7 @@ class CalibratedRun:
     tokens: Tokens
     log: Journal
     report: Progress
+    activations: Activations = "float"
     _done: int = 0
 
     @property
@@ -92,6 +95,7 @@ class CalibratedRun:
             self.log.add(shard, *written, errors, step_seconds=time.perf_counter() - started, **more)
             self._sweep(keep=more["hidden"])
             self._count(items)
+            del found, more  # a layer's codes, while the next one comes
         total = sum(i.tensor.numel for items in self.plan.values() for i in items)
         self.report(total, total, "done")
 
@@ -147,6 +151,7 @@ class CalibratedRun:
                 found |= entries(name, block.quantized[name])
             else:
                 found |= float_entries(item, block.current[name].numpy())
+        block.close()
         return {
             "found": found,
             "errors": result.errors,
@@ -212,6 +217,7 @@ class CalibratedRun:
     def _load(self, i: int, items: list[Item]) -> Block:
         grids = {t.tensor.name: t.grid for t in items if t.grid.kind != "float"}
         block = load_block(self.source, i, [t.tensor for t in items], grids, copy=bool(self.method.transforms))
+        block.activations = self.activations
         block.halves = frozenset(t.tensor.name for t in items if t.grid.kind == "float" and t.grid.bits == 16)
         return block
 

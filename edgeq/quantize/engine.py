@@ -126,7 +126,7 @@ def _run(
     else:
         from edgeq.quantize.calibrated import CalibratedRun
 
-        CalibratedRun(weights, method, plan, text.tokens, log, report).run()
+        CalibratedRun(weights, method, plan, text.tokens, log, report, recipe.activations).run()
     _finish_files(weights, recipe, plan, log, text, work, tokenizer, origin)
     write_report(work, forecast, time.perf_counter() - started, _stored(plan, log), log.done)
 

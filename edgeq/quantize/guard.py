@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from edgeq.checkpoint.manifest import LayerReport
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
@@ -60,7 +61,7 @@ def guarded(
     if statistics.tokens and not plain:
         try:
             found = method.solver(weight, statistics, grid, search)
-        except (torch._C._LinAlgError, np.linalg.LinAlgError, FloatingPointError) as problem:
+        except (LinAlgError, np.linalg.LinAlgError, FloatingPointError) as problem:
             why = f"{method.name} failed ({str(problem).splitlines()[0][:80]})"
     nearest = _nearest(weight, grid, statistics if statistics.tokens else None, search)
     off, size = output_error(weight, nearest, statistics, energy)

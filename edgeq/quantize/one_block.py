@@ -46,6 +46,7 @@ def quantize_block(
     result = BlockResult()
     gatherer = Gatherer(block, runner, batches, float_batches, method.weigh)
     block.batches, block.statistics_of = batches, gatherer.statistics_of
+    block.method = method
     for transform in method.transforms:
         transform(block)
     # Whatever still asks for float weights keeps them: a refinement, and the float side of `cross`.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
@@ -51,3 +52,20 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def ids() -> npt.NDArray[np.int64]:
+    """Calibration text for the tiny model: 40 sequences of 64 tokens, two batches."""
+    return np.random.default_rng(1).integers(0, LLAMA["vocab_size"], (40, 64))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a checkpoint but the report, which holds times."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "report.json")
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.fixture(name="contents")
+def contents_fixture() -> Callable[[Path], dict[str, bytes]]:
+    return contents
