@@ -51,7 +51,7 @@ def gptq(
         return round_to_nearest(weight, None, grid, search)
     gram = gram_of(statistics, weight.shape[1])
     parameters = search(weight, importance_of(gram), grid)
-    return compensated(weight, weight, parameters, grid, gram, rounds=rounds, damp=damp)
+    return compensated(weight, parameters, grid, gram, rounds=rounds, damp=damp)
 
 
 def importance_of(gram: Tensor) -> Floats:
@@ -63,20 +63,20 @@ def importance_of(gram: Tensor) -> Floats:
 
 def compensated(
     weight: Floats,
-    start: Floats,
     parameters: Parameters,
     grid: Grid,
     gram: Tensor,
     *,
     rounds: int = ROUNDS,
     damp: float = DAMP,
+    first: Tensor | None = None,
 ) -> QuantizedTensor:
-    """The solve for given parameters, in chunks of rows.
+    """The solve from given parameters, in chunks of rows.
 
     Args:
-        weight: float32 (rows, columns), what the output is to match.
-        start: float32 (rows, columns), what the error feedback rounds: `weight` itself for GPTQ.
+        weight: float32 (rows, columns).
         gram: float32 (columns, columns).
+        first: float32 (rows,): what the column of the greatest importance is rounded from, if not from itself.
     """
     rows, columns = weight.shape
     plan = feedback(gram, by_importance(gram), damp)
@@ -86,8 +86,9 @@ def compensated(
     step = max(1, ROW_CHUNK // columns)
     for a in range(0, rows, step):
         part = slice(a, min(a + step, rows))
-        here, there = (torch.from_numpy(np.ascontiguousarray(w[part])) for w in (weight, start))
-        found, fitted = _one_chunk(here, there, parameters.rows(part), grid, plan, firm, rounds)
+        here = torch.from_numpy(np.ascontiguousarray(weight[part]))
+        begin = None if first is None else first[part]
+        found, fitted = _one_chunk(here, begin, parameters.rows(part), grid, plan, firm, rounds)
         codes[part] = found.numpy()
         chunks.append(fitted.arrays())
     joined = (None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
@@ -95,10 +96,16 @@ def compensated(
 
 
 def _one_chunk(
-    weight: Tensor, start: Tensor, parameters: Parameters, grid: Grid, plan: Feedback, firm: Tensor, rounds: int
+    weight: Tensor,
+    first: Tensor | None,
+    parameters: Parameters,
+    grid: Grid,
+    plan: Feedback,
+    firm: Tensor,
+    rounds: int,
 ) -> tuple[Tensor, Parameters]:
     levels = Levels.of(grid, parameters, weight.shape[1])
-    codes = _better(weight, solve(start, levels, plan), levels.round(weight).to(torch.uint8), levels, firm)
+    codes = _better(weight, solve(weight, levels, plan, first), levels.round(weight).to(torch.uint8), levels, firm)
     for _ in range(rounds):
         parameters = refit(weight, codes, parameters, grid, firm)
         codes = descend(weight, codes, Levels.of(grid, parameters, weight.shape[1]), firm)
@@ -112,8 +119,8 @@ def _better(weight: Tensor, codes: Tensor, plain: Tensor, levels: Levels, gram: 
     return torch.where((worse[1] < worse[0])[:, None], plain, codes)
 
 
-def solve(weight: Tensor, levels: Levels, plan: Feedback) -> Tensor:
-    """uint8 codes (rows, columns) of float32 weights.
+def solve(weight: Tensor, levels: Levels, plan: Feedback, first: Tensor | None = None) -> Tensor:
+    """uint8 codes (rows, columns) of float32 weights; `first` as in `compensated`.
 
     Works transposed and in visiting order, so that a column of all rows lies together in memory.
     """
@@ -128,6 +135,8 @@ def solve(weight: Tensor, levels: Levels, plan: Feedback) -> Tensor:
         moved = target[a:b] if a == 0 else torch.addmm(target[a:b], plan.upper[:a, a:b].T, off[:a])
         for j in range(a, b):
             wanted = moved[j - a] if j == a else torch.addmv(moved[j - a], off[a:j].T, plan.upper[a:j, j])
+            if j == 0 and first is not None:
+                wanted = first
             s, o = scale[groups[j]], offset[groups[j]]
             code = levels.nearest(wanted, s, o)
             codes[j] = code

@@ -75,26 +75,33 @@ def by_importance(gram: Tensor) -> Tensor:
     return torch.argsort(gram.diagonal(), descending=True, stable=True)
 
 
-def feedback(gram: Tensor, order: Tensor | None = None, damp: float = DAMP) -> Feedback:
-    """Factor the damped gram matrix in visiting order (natural order when None).
+def factored(gram: Tensor, damp: float = DAMP, order: Tensor | None = None) -> tuple[Tensor, float]:
+    """The lower Cholesky factor of the damped matrix, its rows and columns in the order given, and the damping.
 
     The damping is raised until the factorisation succeeds: with fewer tokens than channels H is singular.
 
     Args:
         gram: float32 (columns, columns), symmetric, positive semidefinite up to rounding.
+
+    Returns:
+        float64 (columns, columns), float32 for wide ones, and the share of the mean diagonal that was added.
     """
-    columns = len(gram)
-    order = torch.arange(columns) if order is None else order
-    backwards = order.flip(0)  # Cholesky gives lower @ lower^T; read backwards that is upper @ upper^T
-    dtype = torch.float64 if columns <= DOUBLE_UP_TO else torch.float32
+    dtype = torch.float64 if len(gram) <= DOUBLE_UP_TO else torch.float32
     while True:
-        ready = gram[backwards[:, None], backwards].to(dtype)
+        ready = (gram.clone() if order is None else gram[order[:, None], order]).to(dtype)
         _dampen(ready, damp)
         lower, failed = torch.linalg.cholesky_ex(ready)
         del ready
         if not failed and bool(torch.isfinite(lower.diagonal()).all()):
-            break
+            return lower, damp
         damp = max(damp, 1e-6) * RAISE
+
+
+def feedback(gram: Tensor, order: Tensor | None = None, damp: float = DAMP) -> Feedback:
+    """The error feedback of the damped gram matrix for columns in visiting order (natural order when None)."""
+    order = torch.arange(len(gram)) if order is None else order
+    # Cholesky gives lower @ lower^T; read backwards that is upper @ upper^T.
+    lower, damp = factored(gram, damp, order.flip(0))
     lower /= lower.diagonal().clone()  # columns, so that the diagonal is 1
     upper = lower.flip(0, 1).to(torch.float32)
     upper.fill_diagonal_(0)
