@@ -29,7 +29,7 @@ sys.path.insert(0, str(HERE))
 
 from quality_bars import ratio_at_size, verdicts  # noqa: E402
 from quality_peers import MAKERS  # noqa: E402
-from quality_rows import Row, rows  # noqa: E402
+from quality_rows import EFFORTS, Row, rows  # noqa: E402
 from quality_run import Bench  # noqa: E402
 
 TOOLS = ("llamacpp", "autoround", "llmcompressor")
@@ -47,6 +47,8 @@ def main() -> None:
         length=options.length,
         samples=options.nsamples,
         seqlen=options.seqlen,
+        tuning_samples=options.autoround_nsamples,
+        tuning_seqlen=options.autoround_seqlen,
         iters=options.autoround_iters,
         threads=options.threads,
         seed=options.seed,
@@ -81,7 +83,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--llmcompressor", help="python of an environment with llmcompressor")
     parser.add_argument("--chunks", type=int, default=16)
     parser.add_argument("--length", type=int, default=512, help="tokens of a chunk")
-    parser.add_argument("--autoround-iters", type=int, default=200)
+    parser.add_argument("--autoround-iters", type=int, default=200, choices=sorted(EFFORTS))
+    parser.add_argument("--autoround-nsamples", type=int, default=128, help="likewise for auto-round and edgeq's")
+    parser.add_argument("--autoround-seqlen", type=int, default=512)
     parser.add_argument("--nsamples", type=int, default=128, help="calibration sequences of all methods but imatrix")
     parser.add_argument("--seqlen", type=int, default=512, help="tokens of a calibration sequence")
     parser.add_argument("--threads", type=int, default=2)

@@ -40,6 +40,7 @@ def main() -> None:
         dataset=batches,
         device_map="cpu",
         amp=False,
+        lr=request["lr"],
         seed=request["seed"],
         enable_torch_compile=False,
         low_gpu_mem_usage=False,

@@ -11,8 +11,12 @@ from quality_run import Bench
 
 TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_XS", "Q3_K_M", "Q2_K")
 IMATRIX_CHUNKS = 64
+EFFORTS = {50: "autoround-light", 200: "autoround", 1000: "autoround-best"}  # edgeq's names, by iterations
+LIGHT_RATE = 5e-3  # of auto-round's own recipe for 50 iterations
 LLAMA, MATMUL = "llama.cpp", "MatMulNBits"
 ANY = f"{MATMUL}, OpenVINO"
+
+Options = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,15 @@ class Row:
 
 
 def rows(bench: Bench) -> list[Row]:
-    return [*_llama_cpp(), *_references(bench), *_genai(), *_edgeq(bench)]
+    return [
+        *_llama_cpp(),
+        *_references(bench),
+        *_genai(),
+        *_integers(bench),
+        *_pairs(bench),
+        *_block_types(bench),
+        *_others(bench),
+    ]
 
 
 def _llama_cpp() -> Iterator[Row]:
@@ -55,8 +67,14 @@ def _references(bench: Bench) -> Iterator[Row]:
     """Peers whose methods ours must equal; they keep the embedding in 16 bits."""
     samples = {"samples": bench.samples, "seqlen": bench.seqlen}
     for size in (32, 64):
-        grid = {"bits": 4, "group_size": size, "symmetric": False, **samples}
-        tuned = {"iters": bench.iters, "batch_size": 8, "seed": 42}
+        grid: Options = {"bits": 4, "group_size": size, "symmetric": False, **samples}
+        tuned: Options = {
+            "iters": bench.iters,
+            "lr": LIGHT_RATE if bench.iters == 50 else None,
+            "batch_size": 8,
+            "seed": 42,
+        }
+        tuned |= {"samples": bench.tuning_samples, "seqlen": bench.tuning_seqlen}
         yield Row("auto-round", f"int4 g{size} {bench.iters} it", grid | tuned, MATMUL)
         for method in ("gptq", "awq"):
             yield Row("llm-compressor", f"{method} int4 g{size}", {"method": method, **grid}, MATMUL)
@@ -71,36 +89,68 @@ def _genai() -> Iterator[Row]:
         yield Row("onnxruntime-genai", f"int4 g{size}", {"extra": extra}, MATMUL)
 
 
-def _edgeq(bench: Bench) -> Iterator[Row]:
-    text = {"calibration": "text", "calibration_tokens": bench.samples * bench.seqlen}
-    text |= {"calibration_length": bench.seqlen, "seed": bench.seed}
-    float_embed = {"embed_bits": 16}
-    q8 = {"embed_grid": "q8_0"}
+def _integers(bench: Bench) -> Iterator[Row]:
+    """Integer zero points, the embedding at 8 bits: what MatMulNBits and OpenVINO execute."""
     for size in (32, 64):
-        grid: dict[str, Any] = {"bits": 4, "group_size": size}
-        bar = (f"int4-g{size}",)
-        yield Row("edgeq", f"rtn int4 g{size}", {"method": "rtn", **grid}, ANY, bar)
-        yield Row("edgeq", f"hqq int4 g{size}", {"method": "hqq", **grid}, ANY, bar)
-        for method in ("awq+gptq", "awq+qronos", "autoround", "awq+autoround"):
-            yield Row("edgeq", f"{method} int4 g{size}", {"method": method, **grid, **text}, ANY, bar)
-        for method in ("autoround", "gptq", "awq"):
-            label = f"{method} int4 g{size}, float embedding"
-            yield Row("edgeq", label, {"method": method, **grid, **float_embed, **text}, MATMUL, (f"{method}-g{size}",))
-        for method in ("gptq", "qronos"):
-            name = "Q4_1's form" if size == 32 else "affine"
-            runs_on = LLAMA if size == 32 else ""
-            options = {"method": method, "grid": "affine", **grid, **q8, **text}
-            yield Row("edgeq", f"{method} affine4 g{size} ({name})", options, runs_on)
-    for grid_name in ("q4_0", "iq4_nl", "iq4_xs", "q4_k", "q3_k", "q2_k"):
-        options = {"method": "gptq", "grid": grid_name, **q8, **text}
-        yield Row("edgeq", f"gptq {grid_name}", options, LLAMA)
-    for bits in (3, 2):
-        options = {"method": "gptq", "grid": "affine", "bits": bits, "group_size": 32, **q8, **text}
-        yield Row("edgeq", f"gptq affine{bits} g32", options)
+        grid: Options = {"bits": 4, "group_size": size}
+        for method in ("rtn", "hqq"):
+            yield Row("edgeq", f"{method} int4 g{size}", {"method": method, **grid}, ANY, (f"int4-g{size}",))
+        for method in ("gptq", "awq+gptq", "awq+qronos"):
+            options = {"method": method, **grid, **_text(bench)}
+            yield Row("edgeq", f"{method} int4 g{size}", options, ANY, (f"int4-g{size}",))
+        tuner = f"awq+{_tuner(bench)}"
+        options = {"method": tuner, **grid, **_tuning_text(bench)}
+        yield Row("edgeq", f"{tuner} int4 g{size}", options, ANY, (f"int4-g{size}",))
+
+
+def _pairs(bench: Bench) -> Iterator[Row]:
+    """What the references are held against: their method, grid and samples, the embedding in 16 bits."""
+    for size in (32, 64):
+        grid: Options = {"bits": 4, "group_size": size, "embed_bits": 16}
+        for method, learns in (
+            ("gptq", _text(bench)),
+            ("awq", _text(bench)),
+            (_tuner(bench), _tuning_text(bench)),
+        ):
+            bars = (f"{method.partition('-')[0]}-g{size}",)
+            label = f"{method} int4 g{size} (16-bit embedding)"
+            yield Row("edgeq", label, {"method": method, **grid, **learns}, MATMUL, bars)
+
+
+def _block_types(bench: Bench) -> Iterator[Row]:
+    """llama.cpp's block types, with the embedding in Q8_0."""
+    common = {"embed_grid": "q8_0", **_text(bench)}
+    for kind in ("q4_1", "q4_0", "iq4_nl"):
+        yield Row("edgeq", f"gptq {kind}", {"method": "gptq", "grid": kind, **common}, LLAMA)
+    yield Row("edgeq", "qronos q4_1", {"method": "qronos", "grid": "q4_1", **common}, LLAMA)
+    for bits, size in ((4, 64), (3, 32), (2, 32)):
+        options = {"method": "gptq", "grid": "affine", "bits": bits, "group_size": size, **common}
+        yield Row("edgeq", f"gptq affine{bits} g{size}", options)
+
+
+def _others(bench: Bench) -> Iterator[Row]:
     for activations in ("dynamic", "static"):
-        options = {"method": "smoothquant", "bits": 8, "group_size": -1, "symmetric": True}
-        options |= {"activations": activations, **text}
+        options: Options = {"method": "smoothquant", "bits": 8, "group_size": -1, "symmetric": True}
+        options |= {"activations": activations, **_text(bench)}
         yield Row("edgeq", f"smoothquant w8a8 {activations}", options, "", (f"w8a8-{activations}",))
-    yield Row("edgeq", "nf4 g64", {"method": "rtn", "grid": "nf4", "group_size": 64})
-    yield Row("edgeq", "mixed 4.25 bpw", {"method": "mixed", "budget": "4.25", **text}, MATMUL, ("mixed",))
-    yield Row("edgeq", "omq 4.25 bpw", {"method": "omq", "budget": "4.25", **text}, MATMUL)
+    yield Row("edgeq", "nf4 g64", {"method": "nf4", "grid": "nf4", "group_size": 64})
+    uniform: Options = {"bits": 4, "group_size": 64, "symmetric": True, "embed_bits": 4, "embed_group_size": 64}
+    uniform |= {"embed_symmetric": True, "method": "gptq", **_text(bench)}
+    yield Row("edgeq", "gptq int4 g64 all over (4.25 bpw)", uniform, MATMUL, ("uniform",))
+    for method in ("mixed", "omq"):
+        options = {"method": method, "budget": "4.25", **_text(bench)}
+        yield Row("edgeq", f"{method} 4.25 bpw", options, MATMUL, ("mixed",))
+
+
+def _text(bench: Bench) -> Options:
+    tokens = bench.samples * bench.seqlen
+    return {"calibration": "text", "calibration_tokens": tokens, "calibration_length": bench.seqlen, "seed": bench.seed}
+
+
+def _tuning_text(bench: Bench) -> Options:
+    tokens = bench.tuning_samples * bench.tuning_seqlen
+    return _text(bench) | {"calibration_tokens": tokens, "calibration_length": bench.tuning_seqlen}
+
+
+def _tuner(bench: Bench) -> str:
+    return EFFORTS.get(bench.iters, "autoround")

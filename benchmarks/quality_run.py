@@ -67,7 +67,8 @@ class Bench:
 
     Attributes:
         tools: folder of llama.cpp's programs, and the interpreters of the environments of other peers, by name.
-        samples, seqlen, iters: of calibration, for AutoRound, llm-compressor and edgeq alike.
+        samples, seqlen: of calibration, for llm-compressor and edgeq alike.
+        tuning_samples, tuning_seqlen, iters: likewise for auto-round and edgeq's method of that name.
     """
 
     model: Path
@@ -79,6 +80,8 @@ class Bench:
     length: int = 512
     samples: int = 128
     seqlen: int = 512
+    tuning_samples: int = 128
+    tuning_seqlen: int = 512
     iters: int = 200
     threads: int = 2
     seed: int = 0
