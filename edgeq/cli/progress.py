@@ -9,13 +9,13 @@ from edgeq.registry import Progress
 
 
 @contextmanager
-def steps(title: str, *, quiet: bool = False) -> Iterator[Progress]:
+def steps(title: str, *, quiet: bool = False, remaining: bool = False) -> Iterator[Progress]:
     """A bar for one piece of work; the block gets the function to report to. It vanishes when the block ends.
 
-    A total of 0 says that nobody knows how much there is to do.
+    A total of 0 says that nobody knows how much there is to do. `remaining`: also say how much time is left.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
@@ -23,6 +23,7 @@ def steps(title: str, *, quiet: bool = False) -> Iterator[Progress]:
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TimeElapsedColumn(),
+        *((TextColumn("left"), TimeRemainingColumn()) if remaining else ()),
         TextColumn("[dim]{task.description}[/]"),
     )
     console = Console(stderr=True)

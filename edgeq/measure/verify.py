@@ -103,7 +103,7 @@ def verify(
     Raises:
         EdgeqError: the artifact can't be opened, or is of another model than the checkpoint.
     """
-    _let_torch_sleep()
+    let_torch_sleep()
     from edgeq.decoder.torch_model import TorchModel
 
     _check_same_model(artifact, checkpoint.spec.vocab_size, checkpoint.spec.n_layers)
@@ -204,7 +204,7 @@ def _logits(session: Session, ids: Sequence[int]) -> Array:
     return found
 
 
-def _let_torch_sleep() -> None:
+def let_torch_sleep() -> None:
     """Have torch's idle OpenMP threads sleep instead of spin, where torch is not loaded yet.
 
     Two pools take turns here, torch's and the runtime's, and spinning threads of the one take the cores of the other:
