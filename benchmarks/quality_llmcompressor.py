@@ -34,7 +34,7 @@ def recipe(request: dict[str, Any]) -> list[Any]:
     group = {"targets": ["Linear"], "weights": grouped}
     if method == "gptq":
         return [GPTQModifier(config_groups={"all": group}, ignore=["lm_head"])]
-    return [AWQModifier(), QuantizationModifier(config_groups={"all": group}, ignore=["lm_head"])]
+    return [AWQModifier(offload_device=None), QuantizationModifier(config_groups={"all": group}, ignore=["lm_head"])]
 
 
 def round_weights(model: Any) -> None:
