@@ -34,7 +34,7 @@ def recipe(request: dict[str, Any]) -> list[Any]:
     group = {"targets": ["Linear"], "weights": grouped}
     if method == "gptq":
         return [GPTQModifier(config_groups={"all": group}, ignore=["lm_head"])]
-    return [AWQModifier(offload_device=None), QuantizationModifier(config_groups={"all": group}, ignore=["lm_head"])]
+    return [AWQModifier(), QuantizationModifier(config_groups={"all": group}, ignore=["lm_head"])]
 
 
 def round_weights(model: Any) -> None:
@@ -74,8 +74,11 @@ def main() -> None:
     import torch
     from datasets import Dataset
     from llmcompressor import oneshot
+    from llmcompressor.pipelines.cache import IntermediatesCache
     from transformers import AutoModelForCausalLM
 
+    if not torch.accelerator.is_available():  # 0.14's AWQ page-locks memory even where there is nothing to copy it to
+        IntermediatesCache.pin_memory = lambda *_, **__: None
     torch.set_num_threads(request["threads"])
     pieces = json.loads(Path(request["ids"]).read_text("utf-8"))
     rows = {"input_ids": pieces, "attention_mask": [[1] * len(p) for p in pieces]}
