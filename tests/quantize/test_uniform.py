@@ -50,11 +50,11 @@ def exhaustive(w: Floats, h: Floats, grid: Grid) -> float:
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_as_good_as_an_exhaustive_search(bits: int, symmetric: bool) -> None:
     grid, w = int_grid(bits, 32, symmetric=symmetric), weights(6, 96)
-    h = np.random.default_rng(1).lognormal(0, 1, 96).astype(np.float32)
-    for importance in (None, h):
+    mild, wild = (np.random.default_rng(1).lognormal(0, sigma, 96).astype(np.float32) for sigma in (1, 2))
+    for importance, within in ((None, 1.02), (mild, 1.02), (wild, 1.03)):
         found = error(w, rounded(w, search(w, importance, grid), grid), importance)
         best = exhaustive(w, np.ones(96, np.float32) if importance is None else importance, grid)
-        assert found <= best * 1.02
+        assert found <= best * within
 
 
 @settings(max_examples=60, deadline=None)

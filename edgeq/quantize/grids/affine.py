@@ -14,8 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.checkpoint.tensor import Parameters
-from edgeq.errors import EdgeqError
-from edgeq.quantize.grids.groups import SMALLEST, Floats, by_groups, refused_groups, stored, stored_minimum
+from edgeq.quantize.grids.groups import SMALLEST, Floats, accepted, by_groups, refused_groups, stored, stored_minimum
 from edgeq.scheme import Grid
 
 # Windows of the starts: how wide they are relative to the group's range, and where they lie in what is cut off
@@ -53,20 +52,12 @@ def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
     Raises:
         EdgeqError: the grid or the shape is refused, or a weight is not finite.
     """
-    return by_groups(accepted(weight, grid), importance, grid, search_groups, blocks=BLOCKS)
+    return by_groups(accepted(weight, refuses(grid, weight.shape)), importance, grid, search_groups, blocks=BLOCKS)
 
 
 def min_max(weight: Floats, grid: Grid) -> Parameters:
     """The parameters whose levels span each group from its least to its largest weight."""
-    return by_groups(accepted(weight, grid), None, grid, min_max_groups)
-
-
-def accepted(weight: Floats, grid: Grid) -> Floats:
-    """The weight, where this grid takes it."""
-    why = refuses(grid, weight.shape)
-    if why:
-        raise EdgeqError(f"this weight can't be quantized: {why}")
-    return weight
+    return by_groups(accepted(weight, refuses(grid, weight.shape)), None, grid, min_max_groups)
 
 
 def min_max_groups(w: Floats, _: Floats | None, grid: Grid, axis: int) -> tuple[Floats, Floats]:

@@ -38,6 +38,17 @@ def refused_groups(grid: Grid, shape: tuple[int, ...]) -> str | None:
     return None
 
 
+def accepted(weight: Floats, why: str | None) -> Floats:
+    """The weight, unless there is a reason why its grid does not take it.
+
+    Raises:
+        EdgeqError: there is one.
+    """
+    if why:
+        raise EdgeqError(f"this weight can't be quantized: {why}")
+    return weight
+
+
 def by_groups(weight: Floats, importance: Floats | None, grid: Grid, find: Finder, *, blocks: int = 1) -> Parameters:
     """Run `find` over all groups of a (rows, columns) weight, a ragged last group included, in threads.
 

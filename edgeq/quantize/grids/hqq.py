@@ -19,7 +19,7 @@ import numpy as np
 from edgeq.checkpoint.tensor import Parameters
 from edgeq.quantize import grids
 from edgeq.quantize.grids import affine
-from edgeq.quantize.grids.groups import Floats, by_groups, stored_minimum
+from edgeq.quantize.grids.groups import Floats, accepted, by_groups, stored_minimum
 from edgeq.scheme import Grid
 
 P, BETA, KAPPA, ITERATIONS = 0.7, 10.0, 1.01, 20  # the authors' defaults
@@ -42,7 +42,7 @@ def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
         EdgeqError: the grid or the shape is refused, or a weight is not finite.
     """
     if grids.kind_of(grid) == "affine":
-        return by_groups(affine.accepted(weight, grid), None, grid, _affine_groups)
+        return by_groups(accepted(weight, affine.refuses(grid, weight.shape)), None, grid, _affine_groups)
     return grids.find(weight, importance, grid)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.checkpoint.tensor import Parameters
-from edgeq.quantize.grids.codebook import accepted, refuses
+from edgeq.quantize.grids.codebook import refuses
 from edgeq.quantize.grids.double import doubled
-from edgeq.quantize.grids.groups import Finder, Floats, by_groups, stored
+from edgeq.quantize.grids.groups import Finder, Floats, accepted, by_groups, stored
 from edgeq.scheme import Grid
 
 __all__ = ["absmean", "min_max", "refuses", "search"]
@@ -45,7 +45,7 @@ def min_max(weight: Floats, grid: Grid) -> Parameters:
 
 
 def _found(weight: Floats, importance: Floats | None, grid: Grid, find: Finder) -> Parameters:
-    found = by_groups(accepted(weight, grid), importance, grid, find)
+    found = by_groups(accepted(weight, refuses(grid, weight.shape)), importance, grid, find)
     if grid.super_size is None:
         return found
     return doubled(weight, importance, grid, found.scales, fine=find is _best_groups)
