@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from edgeq.checkpoint.codebooks import codebook
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.errors import EdgeqError
-from edgeq.quantize.grids.superblock import fallback, min_max, refuses, search
+from edgeq.quantize.grids.superblock import fallback, fitting, min_max, refuses, search
 from edgeq.quantize.solvers.rtn import rounded
-from edgeq.scheme import GGML_GRIDS, Grid, codebook_grid, int_grid
+from edgeq.scheme import F16, GGML_GRIDS, Grid, codebook_grid, int_grid
 
 NAMES = [name for name, grid in GGML_GRIDS.items() if grid.super_size]
 SUPER = 256
@@ -196,3 +196,7 @@ def test_fallbacks_are_those_of_llama_cpp() -> None:
     assert fallback("Q4_K", 512) == "Q4_K"
     assert [fallback(t, 576) for t in ("Q4_K", "Q6_K", "IQ4_XS")] == ["Q5_0", "Q8_0", "IQ4_NL"]
     assert fallback("Q4_K", 90) == "F16"
+    assert fitting(GGML_GRIDS["Q4_K"], 512) == GGML_GRIDS["Q4_K"]
+    assert fitting(GGML_GRIDS["Q3_K"], 576) == GGML_GRIDS["Q4_0"]
+    assert fitting(GGML_GRIDS["Q4_1"], 90) == F16
+    assert fitting(int_grid(4, 32), 90) == int_grid(4, 32)

@@ -24,7 +24,7 @@ from edgeq.quantize.grids.superblock_affine import Found as Affine
 from edgeq.quantize.grids.superblock_layout import Laid, laid
 from edgeq.quantize.grids.superblock_signed import Found as Signed
 from edgeq.quantize.grids.superblock_signed import SignedSearch
-from edgeq.scheme import Grid
+from edgeq.scheme import F16, GGML_GRIDS, Grid
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,6 +41,13 @@ def refuses(grid: Grid, shape: tuple[int, ...]) -> str | None:
 def fallback(ggml_type: str, columns: int) -> str:
     """What llama.cpp stores rows of so many weights as, where this type was wanted: the type itself where it fits."""
     return stored_type(ggml_type, columns)
+
+
+def fitting(grid: Grid, columns: int) -> Grid:
+    """The grid itself, or where it is a block type that rows of so many weights don't fill, llama.cpp's fallback."""
+    if grid.ggml_type is None:
+        return grid
+    return GGML_GRIDS.get(fallback(grid.ggml_type, columns), F16)
 
 
 def search(weight: Floats, importance: Floats | None, grid: Grid) -> Parameters:
