@@ -13,7 +13,7 @@ from typing import Any, Literal
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes
 from edgeq.jsonable import from_json, to_json
-from edgeq.scheme import F16, F32, GGML_GRIDS, Grid, Scheme, affine_grid, codebook_grid, int_grid
+from edgeq.scheme import F16, F32, GGML_GRIDS, Grid, Scheme, affine_grid, codebook_grid, int_grid, named_scheme
 
 HeadGrid = Literal["embed", "linear", "float"]
 Activations = Literal["float", "dynamic", "static"]
@@ -177,6 +177,35 @@ def recipe_for(model: str, scheme: Scheme) -> Recipe:
         embed_group_size=scheme.embed.group_size,
         embed_symmetric=scheme.embed.symmetric and scheme.embed.kind == "int",
         head=heads[scheme.head],
+    )
+
+
+_NAMED = re.compile(
+    r"(?P<method>[a-z0-9:+.-]+?)-(?P<kind>(?P<uniform>int|affine)(?P<bits>[2-8])|{kinds})"
+    r"(?:-g(?P<group>\d+))?(?P<symmetric>-sym)?(?:-a8-(?P<activations>dynamic|static))?".format(
+        kinds="|".join(sorted(GRIDS[2:], key=len, reverse=True))
+    )
+)
+
+
+def recipe_named(model: str, name: str) -> Recipe:
+    """The recipe of a scheme by its name, as `Recipe.scheme` and `edgeq plan` write it.
+
+    Raises:
+        EdgeqError: no such scheme, or one that `edgeq quantize` does not make.
+    """
+    found = _NAMED.fullmatch(name.strip().lower())
+    if found is None:
+        return recipe_for(model, named_scheme(name))
+    group = found["group"]
+    return Recipe(
+        model=model,
+        method=found["method"],
+        grid=found["uniform"] or found["kind"],
+        bits=int(found["bits"] or 4),
+        group_size=int(group) if group else -1,
+        symmetric=found["symmetric"] is not None,
+        activations=found["activations"] or "float",  # type: ignore[arg-type]
     )
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "Turn a checkpoint into a runtime's artifact, and verify it.",
     "verify": "Compare an artifact's logits with its checkpoint's.",
     "eval": "What a quantized model lost: KL divergence and perplexity against the original.",
+    "report": "Bits, error and time of a checkpoint's layers: table, JSON, picture.",
     "run": "Chat with an artifact, or answer one prompt.",
     "bench": "Measure an artifact beside what the plan promised.",
     "demo": "The whole road on SmolLM2-135M.",

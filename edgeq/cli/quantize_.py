@@ -2,165 +2,188 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from edgeq.checkpoint.store import Checkpoint
-    from edgeq.model.weights import SourceWeights
-    from edgeq.quantize.layout import Needs
     from edgeq.recipe import Recipe
 
-WORST = 5  # layers listed at the end
+METHODS = "rtn, hqq, nf4, ternary, gptq, qronos, awq, autoround, smoothquant, sparsegpt, rotate, mixed"
+KINDS = "int, affine (a float minimum), nf4, nf4-double, fp4, ternary, or a block type of llama.cpp (q4_k, iq4_xs, ...)"
 
 
 def command(
-    model: Annotated[str | None, typer.Argument(help="Folder, .gguf file or hub id; may come from --recipe.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Folder, .gguf file or hub id; may come from --recipe or --plan.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write the checkpoint to.")] = None,
-    method: Annotated[str | None, typer.Option(help="How codes are chosen. [default: rtn]")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"{METHODS}; joined by + where they go together (awq+gptq); see --methods. [default: rtn]"),
+    ] = None,
+    methods: Annotated[bool, typer.Option("--methods", help="List the methods, a line each, and do nothing.")] = False,
     bits: Annotated[
         int | None, typer.Option(help="Bits of a linear layer's weight; 16: no codes. [default: 4]")
     ] = None,
     group_size: Annotated[int | None, typer.Option(help="Weights that share a scale; -1: a row. [default: 32]")] = None,
     symmetric: Annotated[bool | None, typer.Option("--symmetric/--asymmetric", help="Without zero points.")] = None,
+    grid: Annotated[str | None, typer.Option(help=f"Values a weight may take: {KINDS}. [default: int]")] = None,
     embed_bits: Annotated[int | None, typer.Option(help="Bits of the embedding. [default: 8]")] = None,
+    embed_grid: Annotated[str | None, typer.Option(help="Grid of the embedding. [default: int]")] = None,
+    embed_group_size: Annotated[int | None, typer.Option(help="Its group. [default: 32]")] = None,
     head: Annotated[str | None, typer.Option(help="Grid of an untied head: embed, linear or float.")] = None,
+    activations: Annotated[
+        str | None, typer.Option(help="float, or 8 bits with dynamic or static scales. [default: float]")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Bits per weight that --method mixed may spend, e.g. 4.25.")
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Text to learn from: self (the model writes it), a .txt or .jsonl file, hub:NAME[:split][:field]. "
+            "[default: self]"
+        ),
+    ] = None,
+    calibration_tokens: Annotated[int | None, typer.Option(help="Tokens of it in all. [default: 32768]")] = None,
+    calibration_length: Annotated[int | None, typer.Option(help="Tokens of one sequence. [default: 512]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random. [default: 0]")] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="A scheme by the name `edgeq plan` prints, e.g. gptq-int4-g32; options win.")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option(help="A file of `edgeq plan --json`, or - for stdin: make what it recommends.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe's TOML; options given beside it win.")] = None,
     save_recipe: Annotated[Path | None, typer.Option(help="Also write the recipe here.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the computation. [default: all]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, write nothing.")] = False,
 ) -> None:
-    """Quantize a model into a neutral checkpoint, which `edgeq export` turns into a runtime's artifact."""
+    """Quantize a model into a neutral checkpoint, which `edgeq export` turns into a runtime's artifact.
+
+    A killed run goes on where it stopped when the same command is given again.
+    """
     from rich.console import Console
 
-    from edgeq.model.weights import open_source
-    from edgeq.quantize.engine import quantize
-    from edgeq.quantize.layout import needs, shards
-    from edgeq.quantize.methods import find_method
-    from edgeq.recipe import write_recipe
+    from edgeq.cli.quantize_report import print_made, print_methods, print_needs, running
 
+    console = Console()
+    if methods:
+        print_methods(console)
+        return
     given = {
         "method": method,
         "bits": bits,
         "group_size": group_size,
         "symmetric": symmetric,
+        "grid": grid,
         "embed_bits": embed_bits,
+        "embed_grid": embed_grid,
+        "embed_group_size": embed_group_size,
         "head": head,
+        "activations": activations,
+        "budget": budget,
+        "calibration": calibration,
+        "calibration_tokens": calibration_tokens,
+        "calibration_length": calibration_length,
+        "seed": seed,
     }
-    wanted = _recipe(recipe, model, {name: value for name, value in given.items() if value is not None})
+    base = _base(model, recipe=recipe, plan=plan, scheme=scheme)
+    wanted = _recipe(base, {name: value for name, value in given.items() if value is not None})
+
+    from edgeq.quantize.methods import find_method
+
     find_method(wanted.method)  # before a download
+    if threads is not None and threads < 1:
+        raise EdgeqError(f"{threads} threads", hint="Give --threads 1 or more")
     if out is None and not dry_run:
         raise EdgeqError("no output folder", hint="Add -o FOLDER, or --dry-run to see what it would take")
-    if out is not None and out.exists() and not force and not dry_run:
+    if out is not None and out.exists() and not (force or dry_run or _killed_at_its_end(out)):
         raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
+
+    from edgeq.model.weights import open_source
+    from edgeq.quantize.engine import quantize
+    from edgeq.quantize.predict import predicted
+    from edgeq.recipe import write_recipe
+
     source = open_source(wanted.model)
-    console = Console()
+    print_needs(console, wanted, source.spec, predicted(source.spec, wanted, threads), out)
     if dry_run or out is None:
-        _print_needs(console, wanted, source, needs(shards(source.spec, wanted.scheme)), out)
         return
     if save_recipe is not None:
         write_recipe(save_recipe, wanted)
-    with _Bar() as bar:
-        made = quantize(source, wanted, out, progress=bar.update, force=force)
-    _print_made(console, made)
+    with running() as progress:
+        made = quantize(source, wanted, out, progress=progress, force=force, threads=threads)
+    print_made(console, made)
 
 
-def _recipe(file: Path | None, model: str | None, given: dict[str, object]) -> Recipe:
-    from edgeq.jsonable import from_json
-    from edgeq.recipe import Recipe, read_recipe, recipe_json
+def _killed_at_its_end(out: Path) -> bool:
+    """A checkpoint that got its name, but not rid of what its run needed: the same command finishes it."""
+    from edgeq.quantize import journal
+    from edgeq.quantize.work import LOCK
 
-    if file is not None:
-        base = recipe_json(read_recipe(file, model=model))
-    elif model is not None:
-        base = {"model": model}
-    else:
+    return any((out / name).exists() for name in (LOCK, journal.NAME))
+
+
+def _base(model: str | None, *, recipe: Path | None, plan: str | None, scheme: str | None) -> dict[str, Any]:
+    """The recipe's fields that come from a file, a plan or a scheme's name, before the options.
+
+    Raises:
+        EdgeqError: two of them, no model, or one of them can't be used.
+    """
+    from edgeq.recipe import read_recipe, recipe_json, recipe_named
+
+    named = [f"--{n}" for n, v in (("recipe", recipe), ("plan", plan), ("scheme", scheme)) if v is not None]
+    if len(named) > 1:
+        raise EdgeqError(f"{' and '.join(named)} contradict each other", hint="Give one of them")
+    if recipe is not None:
+        return recipe_json(read_recipe(recipe, model=model))
+    if plan is not None:
+        return recipe_json(_planned(plan, model))
+    if model is None:
         raise EdgeqError("no model", hint="edgeq quantize MODEL -o FOLDER, or --recipe FILE")
+    return recipe_json(recipe_named(model, scheme)) if scheme is not None else {"model": model}
+
+
+def _planned(file: str, model: str | None) -> Recipe:
+    """The recipe of what a plan recommends.
+
+    Raises:
+        EdgeqError: not a plan, one that recommends nothing, or nothing that edgeq makes.
+    """
+    from edgeq.jsonable import from_json
+    from edgeq.recipe import recipe_for
+    from edgeq.scheme import Scheme
+
+    where = "stdin" if file == "-" else file
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).expanduser().read_text("utf-8")
+        best = json.loads(text)["recommended"]
+        ours = json.loads(text)["model"]
+        name = model or ours["location"] or ours["name"]
+    except OSError as error:
+        raise EdgeqError(f"cannot read the plan: {error.strerror}", where=where) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        hint = "Make one: edgeq plan -m MODEL --json > plan.json"
+        raise EdgeqError("not a plan", where=where, hint=hint) from error
+    if best is None:
+        raise EdgeqError("the plan recommends nothing: nothing fits the device", where=where)
+    if best.get("not_yet"):
+        raise EdgeqError(f"what the plan recommends is not for edgeq to make: {best['not_yet']}", where=where)
+    return recipe_for(str(name), from_json(Scheme, best["scheme"], where))
+
+
+def _recipe(base: dict[str, Any], given: dict[str, Any]) -> Recipe:
+    from edgeq.jsonable import from_json
+    from edgeq.recipe import Recipe
+
     if given.get("bits") == 16 and "embed_bits" not in given:
         given["embed_bits"] = 16  # half precision is meant for the whole model
     return from_json(Recipe, {**base, **given}, "the options")
-
-
-class _Bar:
-    """A progress bar on stderr, counted in weights, with their rate and the time that remains."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description:<24.24}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[rate]:>12}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,  # where nobody looks, it would leave an empty line
-        )
-        self._task = self._progress.add_task("", total=None, rate="")
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, done: int, total: int, what: str) -> None:
-        speed = self._progress.tasks[0].speed
-        rate = f"{speed / 1e6:,.1f} M/s" if speed else ""
-        self._progress.update(self._task, completed=done, total=total, description=what, rate=rate)
-
-
-def _print_needs(console: Console, recipe: Recipe, source: SourceWeights, needs: Needs, out: Path | None) -> None:
-    import shutil
-
-    table = _table()
-    table.add_row("model", f"{source.spec.name}: {needs.weights / 1e6:,.1f} M weights")
-    table.add_row("scheme", recipe.scheme.name)
-    table.add_row("checkpoint", f"{needs.disk_bytes / 1e6:,.1f} MB, {_bits_per_weight(needs):.2f} bits a weight")
-    table.add_row("memory at the peak", f"{needs.ram_bytes / 1e6:,.0f} MB")
-    if out is not None:
-        place = next(p for p in (out, *out.absolute().parents) if p.exists())
-        table.add_row("free on the disk", f"{shutil.disk_usage(place).free / 1e6:,.0f} MB")
-    console.print(table)
-
-
-def _bits_per_weight(needs: Needs) -> float:
-    return needs.disk_bytes * 8 / needs.weights
-
-
-def _print_made(console: Console, made: Checkpoint) -> None:
-    from edgeq.model.tensors import parameters
-
-    weights = parameters(made.spec)
-    quantized = {n: t for n, t in made.manifest.tensors.items() if t.error is not None}
-    table = _table()
-    table.add_row("checkpoint", str(made.path))
-    table.add_row("scheme", made.scheme.name)
-    table.add_row("size", f"{made.total_bytes / 1e6:,.1f} MB")
-    table.add_row("bits a weight", f"{made.weight_bytes * 8 / weights:.2f}")
-    worst = sorted(quantized.items(), key=lambda item: -(item[1].error or 0))[:WORST]
-    if worst:
-        table.add_row("worst relative errors", ", ".join(f"{n} {t.error:.3f}" for n, t in worst))
-    table.add_row("next", f"edgeq export {made.path} -o {made.path}-onnx")
-    console.print(table)
-
-
-def _table() -> Table:
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    return table
