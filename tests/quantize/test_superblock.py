@@ -113,7 +113,7 @@ def heavy_or_even(rng: np.random.Generator, weighted: bool) -> np.ndarray:
 def test_close_to_brute_force(name: str, weighted: bool, bound: float) -> None:
     grid, ratios = GGML_GRIDS[name], []
     levels = codebook("iq4_nl").astype(float) if grid.codebook else np.arange(-4.0, 4)
-    for seed in range(5):
+    for seed in range(3):
         rng = np.random.default_rng(seed)
         weight, h = rng.standard_normal((1, SUPER)).astype(np.float32), heavy_or_even(rng, weighted)
         best = brute_signed(weight, h, grid, levels) if grid.symmetric else brute_affine(weight, h, grid)
