@@ -15,17 +15,21 @@ Tensor = torch.Tensor
 BLOCK = 128  # columns: the gradient is one matrix product a block, and kept up to date inside it
 
 
-def descend(weight: Tensor, codes: Tensor, levels: Levels, gram: Tensor, sweeps: int = 1) -> Tensor:
+def descend(
+    weight: Tensor, codes: Tensor, levels: Levels, gram: Tensor, sweeps: int = 1, free: Tensor | None = None
+) -> Tensor:
     """uint8 codes (rows, columns) after `sweeps` passes over all columns, or fewer when nothing changes any more.
 
     Args:
         weight: float32 (rows, columns).
         codes: uint8 (rows, columns), where the descent starts.
         gram: float32 (columns, columns) with a positive diagonal.
+        free: bool (rows, columns): the codes that may change; None: all.
     """
     columns, size = levels.columns, levels.group_size
     scale, offset = levels.scale.T.contiguous(), levels.offset.T.contiguous()
     diagonal = gram.diagonal().tolist()
+    may = None if free is None else free.T.contiguous()
     chosen = codes.T.contiguous()
     group = torch.arange(columns) // size
     off = weight.T - levels.values(chosen, scale[group], offset[group])  # weight - quantized, (columns, rows)
@@ -40,6 +44,8 @@ def descend(weight: Tensor, codes: Tensor, levels: Levels, gram: Tensor, sweeps:
                 slope = gradient[i] if i == 0 else torch.addmv(gradient[i], moved[:i].T, gram[a:j, j], alpha=-1)
                 here = levels.values(chosen[j], scale[g], offset[g])
                 code = levels.nearest(torch.add(here, slope, alpha=1 / diagonal[j]), scale[g], offset[g])
+                if may is not None:
+                    code = torch.where(may[j], code, chosen[j].to(code.dtype))
                 torch.sub(levels.values(code, scale[g], offset[g]), here, out=moved[i])
                 chosen[j] = code
             off[a:b] -= moved

@@ -30,11 +30,14 @@ class Feedback:
     Attributes:
         order: int64 (columns,): the columns in the order they are visited.
         upper: float32 (columns, columns), U in visiting order.
+        pivots: float32 (columns,), the diagonal of D in visiting order: what a squared error in a column costs when
+            the columns after it compensate for it as well as they can; the inverse of GPTQ's diagonal of H^-1.
         damp: the share of the mean diagonal that was added.
     """
 
     order: Tensor
     upper: Tensor
+    pivots: Tensor
     damp: float
 
 
@@ -102,10 +105,11 @@ def feedback(gram: Tensor, order: Tensor | None = None, damp: float = DAMP) -> F
     order = torch.arange(len(gram)) if order is None else order
     # Cholesky gives lower @ lower^T; read backwards that is upper @ upper^T.
     lower, damp = factored(gram, damp, order.flip(0))
-    lower /= lower.diagonal().clone()  # columns, so that the diagonal is 1
+    roots = lower.diagonal().clone()
+    lower /= roots  # columns, so that the diagonal is 1
     upper = lower.flip(0, 1).to(torch.float32)
     upper.fill_diagonal_(0)
-    return Feedback(order, upper, damp)
+    return Feedback(order, upper, roots.square().flip(0).to(torch.float32), damp)
 
 
 def row_errors(weight: Tensor, quantized: Tensor, gram: Tensor) -> Tensor:

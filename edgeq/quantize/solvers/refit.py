@@ -44,15 +44,20 @@ class _Linear:
     size: int
 
 
-def refit(weight: Tensor, codes: Tensor, parameters: Parameters, grid: Grid, gram: Tensor) -> Parameters:
+def refit(
+    weight: Tensor, codes: Tensor, parameters: Parameters, grid: Grid, gram: Tensor, *, zero_points: bool = True
+) -> Parameters:
     """Parameters of a lower objective for the same codes; rows where rounding to the stored dtype spoils it stay.
 
     Args:
         weight: float32 (rows, columns).
         codes: uint8 (rows, columns).
         gram: float32 (columns, columns), positive semidefinite.
+        zero_points: integer zero points may move.
     """
-    found = _integers(weight, codes, _floats(weight, codes, parameters, grid, gram), grid, gram)
+    found = _floats(weight, codes, parameters, grid, gram)
+    if zero_points or grid.zero != "int":
+        found = _integers(weight, codes, found, grid, gram)
     before, after = (
         row_errors(weight, _dequantized(codes, p, grid), gram) for p in (parameters, found)
     )  # not a number compares as not better

@@ -58,4 +58,5 @@ def _codes(weight: Floats, parameters: Parameters, grid: Grid) -> npt.NDArray[np
         # the grid search saw them.
         value = np.rint(weight * spread(inverse))
         value += spread(zero)
-    return np.clip(value, 0, grid.levels - 1, out=value)
+    clipped: npt.NDArray[np.float32] = np.clip(value, 0, grid.levels - 1, out=value)
+    return clipped
