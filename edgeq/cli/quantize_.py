@@ -42,7 +42,7 @@ def command(
         str | None, typer.Option(help="float, or 8 bits with dynamic or static scales. [default: float]")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Bits per weight that --method mixed may spend, e.g. 4.25.")
+        str | None, typer.Option(help="What --method mixed may spend: 4.25 (bits a weight), 90MB, or 25tok/s.")
     ] = None,
     calibration: Annotated[
         str | None,

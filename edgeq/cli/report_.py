@@ -129,15 +129,18 @@ def print_rows(console: Console, rows: Sequence[LayerRow], *, show_all: bool) ->
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left", title_style="bold")
     table.title = "\nall matrices" if show_all else f"\nthe {len(rows)} furthest off"
+    fallen = any(r.fallback for r in rows)
     for name in ("matrix", "grid"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("bits", "weights %", "before %", "after %", "seconds"):
         table.add_column(name, justify="right")
-    table.add_column("fell back", overflow="fold")
+    if fallen:
+        table.add_column("fell back", overflow="fold")
     for r in rows:
         errors = ("" if e is None else percent(e) for e in (r.weight_error, r.error_before, r.error_after))
         seconds = "" if r.seconds is None else f"{r.seconds:.1f}"
-        table.add_row(r.name, r.grid, f"{r.bits:.2f}", *errors, seconds, escape(r.fallback or ""))
+        why = [escape(r.fallback or "")] if fallen else []
+        table.add_row(r.name, r.grid, f"{r.bits:.2f}", *errors, seconds, *why)
     console.print(table, highlight=False)
     console.print(
         "[dim]weights: ||W - Q|| / ||W||; before, after: squared error of the output, to nearest and as stored[/]"

@@ -33,6 +33,11 @@ class Heat:
     palette: tuple[tuple[int, int, int], ...]
     show: Callable[[float], str]
 
+    @property
+    def even(self) -> bool:
+        """All cells show the same."""
+        return len({self.show(v) for v in self.cells.values()}) == 1
+
     def at(self, value: float) -> float:
         """Where a value lies on the scale, 0 to 1."""
         low, high = self.low, self.high
@@ -70,9 +75,11 @@ def axes(rows: Sequence[LayerRow]) -> tuple[list[int], list[str]]:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, two figures of it: `0.43`, `12`."""
+    """A share in per cent, in five characters at most: `0.43`, `12`, `4e-03`."""
     value = 100 * share
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}" if value >= 1e-4 or value == 0 else f"{value:.0e}"
+    if value == 0 or value >= 9.95:
+        return f"{value:.0f}"
+    return f"{value:#.2g}" if value >= 0.01 else f"{value:.0e}"
 
 
 def dark(colour: tuple[int, int, int]) -> bool:
@@ -90,5 +97,8 @@ def _heat(
     show: Callable[[float], str],
 ) -> Heat:
     cells = {(r.layer, r.role): value(r) for r in rows if r.layer is not None}
-    positive = [v for v in cells.values() if v > 0 or not logarithmic] or [1.0]
-    return Heat(title, cells, min(positive), max(positive), logarithmic, palette, show)
+    values = [v for v in cells.values() if v > 0] or [1.0]
+    low, high = min(values), max(values)
+    if not logarithmic:  # whole bits: a twentieth of a bit should not look like the difference between 2 and 8
+        low, high = math.floor(low), math.ceil(high)
+    return Heat(title, cells, low, high, logarithmic, palette, show)

@@ -14,7 +14,7 @@ from edgeq.quantize.heat import Heat, axes, dark, heats
 from edgeq.quantize.layer_rows import LayerRow
 
 CELL_WIDTH, CELL_HEIGHT = 46, 17
-LEFT, TOP, GAP = 44, 92, 40
+LEFT, TOP, GAP = 44, 100, 40
 FONT = "font-family='Helvetica, Arial, sans-serif'"
 
 
