@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json
 from edgeq.model.safetensors_file import load_json, short
@@ -41,6 +42,7 @@ class StoredTensor:
         shape: as `edgeq.model.tensors` gives it; stacked experts are stored with their rows one below the other.
         error: relative error of the quantized values, ||W - Q|| / ||W|| (Frobenius); None where stored as is.
         report: of a matrix that was quantized with the help of calibration text.
+        activation: what a linear layer's input is rounded to; None: it stays float.
     """
 
     shard: str
@@ -48,6 +50,7 @@ class StoredTensor:
     grid: Grid
     error: float | None = None
     report: LayerReport | None = None
+    activation: ActivationGrid | None = None
 
     @property
     def matrix(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.artifact import sha256
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.manifest import AGAIN, Manifest, StoredTensor, check_file, read_manifest
 from edgeq.checkpoint.pack import pack, unpack
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor, groups_of
@@ -79,14 +80,20 @@ class Checkpoint:
         Raises:
             EdgeqError: no such tensor, or its shard is damaged.
         """
-        entry = self.manifest.tensors.get(name)
-        if entry is None:
-            raise EdgeqError(f"the checkpoint has no tensor {name!r}", where=self.path)
+        entry = self._entry(name)
         shard = self._shard(entry.shard)
         if entry.grid.kind == "float":
             self._expect(shard, name, entry.shape)
             return shard.read(name)
         return self._quantized(shard, name, entry)
+
+    def activation(self, name: str) -> ActivationGrid | None:
+        """What the input of the linear layer `name` is rounded to; None: it stays float.
+
+        Raises:
+            EdgeqError: no such tensor.
+        """
+        return self._entry(name).activation
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
         """Raises an EdgeqError when one is not as it was written."""
@@ -104,6 +111,12 @@ class Checkpoint:
         """
         for name in self.manifest.files:
             self._check_sum(name)
+
+    def _entry(self, name: str) -> StoredTensor:
+        entry = self.manifest.tensors.get(name)
+        if entry is None:
+            raise EdgeqError(f"the checkpoint has no tensor {name!r}", where=self.path)
+        return entry
 
     def _shard(self, name: str) -> SafetensorsFile:
         if name not in self._shards:

@@ -10,8 +10,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.decoder import rope as rotary
+from edgeq.decoder.fake_quant import fake_quantized
 from edgeq.model.spec import MLP, Attention, ModelSpec, Rope
 from edgeq.model.tensors import tensors
 
@@ -49,7 +51,8 @@ class TorchOps:
     """`edgeq.decoder.ops.Ops` on torch tensors.
 
     Args:
-        weights: where tensors come from; quantized ones are dequantized.
+        weights: where tensors come from; quantized ones are dequantized. Where it has a method `activation(name)`,
+            as a checkpoint has, the inputs of linear layers are rounded to the grids it gives.
         dtype: dtype of weights and activations; norms and attention scores are computed in float32.
         keep: hold every weight in memory after its first use; otherwise load each again when it is needed.
     """
@@ -97,6 +100,9 @@ class TorchOps:
         return self.norm(total, name), total
 
     def linear(self, x: Tensor, names: tuple[str, ...]) -> Tensor:
+        grid = self._activation(names[0])  # matrices that share an input share its grid
+        if grid is not None:
+            x = fake_quantized(x, grid)
         parts = [F.linear(x, self.weight(n), self._bias(n)) for n in names]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
@@ -128,6 +134,10 @@ class TorchOps:
         bias = self.weight("head_bias") if self.spec.head_bias else None
         out = F.linear(x, weight, bias).float() * scale
         return out if softcap is None else softcap * torch.tanh(out / softcap)
+
+    def _activation(self, name: str) -> ActivationGrid | None:
+        asked: Callable[[str], ActivationGrid | None] | None = getattr(self._weights, "activation", None)
+        return None if asked is None else asked(name)
 
     def _bias(self, name: str) -> Tensor | None:
         bias = f"{name}_bias"

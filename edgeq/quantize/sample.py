@@ -1,0 +1,62 @@
+"""A sample of what linear layers read: few tokens that stand for all, the extreme ones each for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from edgeq.quantize.block import Block
+from edgeq.quantize.run_block import BlockRunner
+
+Tensor = torch.Tensor
+
+EVERY = 64  # of the ordinary tokens of a batch, one is taken
+EXTREME = 8  # of a batch: a text's first token can carry activations a thousand times the usual
+
+
+@dataclass(frozen=True, slots=True)
+class InputSample:
+    """Attributes:
+    x: float32 (tokens, K).
+    weight: float64 (tokens,): how many tokens of the text each one stands for.
+    """
+
+    x: Tensor
+    weight: Tensor
+
+    def mean(self, per_token: Tensor) -> float:
+        """The text's mean of a value that x's tokens have, (tokens,)."""
+        return float((per_token.double() * self.weight).sum() / self.weight.sum())
+
+
+def sample_of(batches: Iterable[Tensor]) -> InputSample:
+    """Of each batch (tokens, K) the tokens with the largest values, and some of the others at even distances.
+
+    Raises:
+        ValueError: there is no token.
+    """
+    rows, weights = [], []
+    for x in batches:
+        order = x.abs().amax(1).argsort(descending=True, stable=True)
+        extreme, rest = order[:EXTREME], order[EXTREME:].sort().values
+        some = rest[EVERY // 2 :: EVERY] if len(rest) > EVERY // 2 else rest
+        rows += [x[extreme], x[some]]
+        weights += [torch.ones(len(extreme)), torch.full((len(some),), len(rest) / max(1, len(some)))]
+    if not rows:
+        raise ValueError("a sample of no tokens")
+    return InputSample(torch.cat(rows), torch.cat(weights).double())
+
+
+@torch.no_grad()
+def sample_inputs(block: Block, group: tuple[str, ...]) -> InputSample:
+    """A sample of what a group of the block's linear layers reads, as the block runs now.
+
+    Raises:
+        ValueError: the block has no calibration text.
+    """
+    if block.batches is None:
+        raise ValueError("a sample of a block without calibration text")
+    runner, running = BlockRunner(block.spec, block.index), block.running()
+    return sample_of(runner.input_of(group, running, x) for x in block.batches())
