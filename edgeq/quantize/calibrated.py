@@ -29,6 +29,7 @@ from edgeq.quantize.journal import Journal
 from edgeq.quantize.layout import Item, Plan, shard_name
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.one_block import BlockResult, output_error, quantize_block, squared_error
+from edgeq.quantize.passes import Passes
 from edgeq.quantize.replay import float_embedding, replay, stored_embedding
 from edgeq.quantize.run_block import BlockRunner
 from edgeq.quantize.solvers.rtn import round_to_nearest
@@ -130,18 +131,22 @@ class CalibratedRun:
         block = self._load(i, items)
         runner = BlockRunner(self.source.spec, i)
         states, hidden = HiddenStates(self.log.folder / hidden_name(i)), {}
-        float_batches = None
+        block.batches = states.batches
+        folder, shape = self.log.folder, self.tokens.shape
+        passes = Passes(runner, block.running, states.batches, shape, folder, "tap")
+        floats = None
         if self.float_stream:
-            floats = HiddenStates(self.log.folder / float_name(i))
-            outputs = (_run(runner, block.original, x) for x in floats.batches())
+            batches = HiddenStates(folder / float_name(i)).batches
+            outputs = Passes(runner, lambda: block.original, batches, shape).outputs()
             hidden[float_name(i + 1)] = self._write(float_name(i + 1), outputs)
-            block.targets = HiddenStates(self.log.folder / float_name(i + 1)).batches
-            float_batches = floats.batches if "cross" in self.method.needs else None
-        result = quantize_block(block, runner, self.method, states.batches, float_batches, self._tell)
+            block.targets = HiddenStates(folder / float_name(i + 1)).batches
+            if "cross" in self.method.needs:
+                floats = Passes(runner, lambda: block.current, batches, shape, folder, "float-tap")
+        result = quantize_block(block, self.method, passes, floats, self._tell)
         if self.method.refine is not None:
-            hidden[hidden_name(i + 1)] = self._refine(block, runner, result)
+            hidden[hidden_name(i + 1)] = self._refine(block, passes, result)
         elif self._wanted(i + 1):
-            hidden[hidden_name(i + 1)] = self._write_output(block, runner)[0]
+            hidden[hidden_name(i + 1)] = self._write_output(block, passes)[0]
         elif float_name(i + 1) in hidden:
             del hidden[float_name(i + 1)]
         found: dict[str, Array] = {}
@@ -180,17 +185,17 @@ class CalibratedRun:
             reports[name], seconds[name] = judge.report(), time.perf_counter() - started
         return {"found": found, "errors": errors, "hidden": {}, "reports": reports, "seconds": seconds}
 
-    def _refine(self, block: Block, runner: BlockRunner, result: BlockResult) -> FileEntry:
+    def _refine(self, block: Block, passes: Passes, result: BlockResult) -> FileEntry:
         """Refine the block, or leave it as it was where its output becomes worse; the hidden states it gives."""
         assert self.method.refine is not None
-        before = output_error(block, runner)
+        before = output_error(block, passes)
         saved, current = dict(block.quantized), dict(block.current)
         self.method.refine(block)
-        entry, after = self._write_output(block, runner)
+        entry, after = self._write_output(block, passes)
         result.block = {"before": before, "after": after}
         if not after <= before:
             block.quantized, block.current = saved, current
-            entry, _ = self._write_output(block, runner)
+            entry, _ = self._write_output(block, passes)
             why = f"the refinement of {self.method.name} was worse ({after:.4g} > {before:.4g})"
             result.reports = noted(result.reports, why)
         for name, quantized in block.quantized.items():
@@ -198,20 +203,18 @@ class CalibratedRun:
                 result.errors[name] = relative_error(block.current[name].numpy(), quantized)
         return entry
 
-    def _write_output(self, block: Block, runner: BlockRunner) -> tuple[FileEntry, float]:
+    def _write_output(self, block: Block, passes: Passes) -> tuple[FileEntry, float]:
         """Run the block as it is now; the file of its output, and its mean squared error against the targets."""
-        assert block.batches is not None
-        running, error = block.running(), [0.0]
+        error = [0.0]
         targets = block.targets() if block.targets is not None and self.method.refine is not None else None
 
-        def outputs(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-            for x in batches:
-                y = _run(runner, running, x)
+        def judged(outputs: Iterator[Tensor]) -> Iterator[Tensor]:
+            for y in outputs:
                 if targets is not None:
                     error[0] += squared_error(y, next(targets))
                 yield y
 
-        entry = self._write(hidden_name(block.index + 1), outputs(block.batches()))
+        entry = self._write(hidden_name(block.index + 1), judged(passes.outputs()))
         return entry, error[0] / float(np.prod(self.shape))
 
     def _load(self, i: int, items: list[Item]) -> Block:
@@ -233,6 +236,7 @@ class CalibratedRun:
             return None
         return HiddenStates(self.log.folder / float_name(self.source.spec.n_layers))
 
+    @torch.no_grad()
     def _write(self, name: str, batches: Iterator[Tensor]) -> FileEntry:
         return write_hidden(self.log.folder / name, self.shape, batches)
 
@@ -256,11 +260,6 @@ class CalibratedRun:
 
     def _count(self, items: list[Item]) -> None:
         self._done += sum(i.tensor.numel for i in items)
-
-
-@torch.no_grad()
-def _run(runner: BlockRunner, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-    return runner(tensors, x)
 
 
 def _never(matrix: Array) -> Any:

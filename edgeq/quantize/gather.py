@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from edgeq.quantize.block import Block
 from edgeq.quantize.methods.composition import TokenWeights
-from edgeq.quantize.run_block import BlockRunner
+from edgeq.quantize.passes import Passes, Seen, stands
 from edgeq.quantize.statistics import InputStatistics
 
 Tensor = torch.Tensor
-Batches = Callable[[], Iterator[Tensor]]
 
 
 class Sums:
@@ -77,34 +76,27 @@ class Gathered:
     """Attributes:
     energy: with `cross` alone: matrix -> mean of ||W x_float||^2 over the tokens (weighted as the statistics are),
         what the layer puts out in the unquantized model.
-    seen: the tensors that led to the input, and their versions: while these stand, so do the statistics.
+    seen: what led to the input, in either stream: while these stand, so do the statistics.
     """
 
     statistics: InputStatistics
     energy: dict[str, float]
-    seen: dict[str, tuple[Tensor, int]]
+    seen: tuple[Seen, Seen]
 
 
 class Gatherer:
     """Statistics of one block's groups on demand; kept until a tensor before the group changes.
 
     Args:
-        batches: inputs of the quantized stream.
-        float_batches: those of the float stream, where `cross` is wanted: they run in lockstep through `current`.
+        quantized: passes of the quantized stream.
+        floats: those of the float stream through `block.current`, in lockstep, where `cross` is wanted.
         weigh: weights of tokens by their input; None: all alike.
     """
 
     def __init__(
-        self,
-        block: Block,
-        runner: BlockRunner,
-        batches: Batches,
-        float_batches: Batches | None = None,
-        weigh: TokenWeights | None = None,
+        self, block: Block, quantized: Passes, floats: Passes | None = None, weigh: TokenWeights | None = None
     ) -> None:
-        self._block, self._runner = block, runner
-        self._batches, self._float_batches = batches, float_batches
-        self._weigh = weigh
+        self._block, self._quantized, self._floats, self._weigh = block, quantized, floats, weigh
         self._kept: dict[tuple[str, ...], Gathered] = {}
 
     def statistics_of(self, group: tuple[str, ...]) -> InputStatistics:
@@ -122,34 +114,22 @@ class Gatherer:
 
     @torch.no_grad()
     def _gather(self, group: tuple[str, ...]) -> Gathered:
-        block, sums = self._block, Sums(self._weigh)
-        running, floats = block.running(), dict(block.current)
-        others = None if self._float_batches is None else self._float_batches()
-        energy = {} if others is None else dict.fromkeys(group, 0.0)
-        used: frozenset[str] = frozenset()
-        total = 0.0
-        for batch in self._batches():
-            read = self._runner.input_of(group, running, batch)
-            used = self._runner.used
-            if others is None:
-                sums.add(read)
-                continue
-            float_read = self._runner.input_of(group, floats, next(others))
-            weights = sums.add(read, float_read)
-            total += len(read) if weights is None else float(weights.sum(dtype=torch.float64))
-            for name, value in _energies(floats, group, float_read, weights).items():
+        sums = Sums(self._weigh)
+        if self._floats is None:
+            for batch in self._quantized.inputs(group):
+                sums.add(batch.flatten(0, 1))
+            return Gathered(sums.result(), {}, (self._quantized.seen, {}))
+        energy = dict.fromkeys(group, 0.0)
+        for batch, float_batch in zip(self._quantized.inputs(group), self._floats.inputs(group), strict=True):
+            float_read = float_batch.flatten(0, 1)
+            weights = sums.add(batch.flatten(0, 1), float_read)
+            for name, value in _energies(self._block.current, group, float_read, weights).items():
                 energy[name] += value
-        sources: list[Mapping[str, Tensor]] = [running] if others is None else [running, floats]
-        seen = {f"{k}:{n}": (s[n], s[n]._version) for k, s in enumerate(sources) for n in used}
-        return Gathered(sums.result(), {n: e / total for n, e in energy.items() if total}, seen)
+        mean = {n: e / sums.weight for n, e in energy.items()} if sums.weight else {}
+        return Gathered(sums.result(), mean, (self._quantized.seen, self._floats.seen))
 
     def _stands(self, kept: Gathered) -> bool:
-        now: list[Mapping[str, Tensor]] = [self._block.running(), self._block.current]
-        for key, (tensor, version) in kept.seen.items():
-            which, _, name = key.partition(":")
-            if now[int(which)].get(name) is not tensor or tensor._version != version:
-                return False
-        return True
+        return stands(kept.seen[0], self._block.running()) and stands(kept.seen[1], self._block.current)
 
 
 def _energies(

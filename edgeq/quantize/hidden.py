@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,7 @@ import torch
 from edgeq.artifact import sha256
 from edgeq.checkpoint.manifest import FileEntry
 from edgeq.errors import EdgeqError
-from edgeq.files import whole_file
+from edgeq.files import cannot_write, whole_file
 
 Tensor = torch.Tensor
 TOKENS_AT_ONCE = 2048  # of a batch: bounds the memory of activations; results depend on it, so it is no setting
@@ -53,7 +54,7 @@ def write_hidden(path: Path, shape: tuple[int, int, int], batches: Iterable[Tens
         )
         data = 0
         for batch in batches:
-            part = np.ascontiguousarray(batch.numpy(), "<f4").reshape(-1).view(np.uint8).data
+            part = _bytes(batch)
             noting.write(part)
             data += len(part)
         if data != 4 * shape[0] * shape[1] * shape[2]:
@@ -95,9 +96,54 @@ class HiddenStates:
                 yield out
 
 
+class HiddenWriter:
+    """A scratch file of hidden states (sequences, tokens, width) that a pass writes as it goes along.
+
+    It may be lost: nothing is synced, and it bears its name from the start.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        self._path, self._shape = path, shape
+        self._stream: BinaryIO | None = None
+
+    def add(self, batch: Tensor) -> None:
+        """Append a batch (sequences, tokens, width).
+
+        Raises:
+            EdgeqError: the disk is full.
+        """
+        try:
+            if self._stream is None:
+                self._stream = self._path.open("wb")
+                header = {"descr": "<f4", "fortran_order": False, "shape": (*self._shape, batch.shape[-1])}
+                np.lib.format.write_array_header_1_0(self._stream, header)
+            self._stream.write(_bytes(batch))
+        except OSError as error:
+            self.abandon()
+            raise cannot_write(self._path, error) from error
+
+    def finish(self) -> HiddenStates:
+        try:
+            assert self._stream is not None, "no batch was added"
+            self._stream.close()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        return HiddenStates(self._path)
+
+    def abandon(self) -> None:
+        with suppress(OSError):
+            if self._stream is not None:
+                self._stream.close()
+            self._path.unlink(missing_ok=True)
+
+
 def intact(path: Path, entry: FileEntry) -> bool:
     """The file is as it was written."""
     return path.is_file() and path.stat().st_size == entry.bytes and sha256(path) == entry.sha256
+
+
+def _bytes(batch: Tensor) -> memoryview:
+    return np.ascontiguousarray(batch.numpy(), "<f4").reshape(-1).view(np.uint8).data
 
 
 class _Noting:

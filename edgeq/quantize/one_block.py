@@ -10,10 +10,10 @@ import torch
 
 from edgeq.checkpoint.manifest import LayerReport
 from edgeq.quantize.block import Block
-from edgeq.quantize.gather import Batches, Gatherer
+from edgeq.quantize.gather import Gatherer
 from edgeq.quantize.guard import guarded
 from edgeq.quantize.methods.composition import Method
-from edgeq.quantize.run_block import BlockRunner
+from edgeq.quantize.passes import Passes
 from edgeq.quantize.stream import relative_error
 
 Tensor = torch.Tensor
@@ -34,23 +34,22 @@ class BlockResult:
     block: dict[str, float] = field(default_factory=dict)
 
 
-def quantize_block(
-    block: Block, runner: BlockRunner, method: Method, batches: Batches, float_batches: Batches | None, told: Told
-) -> BlockResult:
+def quantize_block(block: Block, method: Method, quantized: Passes, floats: Passes | None, told: Told) -> BlockResult:
     """Fill `block.quantized`, group by group: each sees inputs made by what was quantized before it.
 
     Args:
-        float_batches: inputs of the float stream, for a method that needs `cross`.
+        quantized: passes of the quantized stream.
+        floats: of the float stream through `block.current`, for a method that needs `cross`.
         told: called before each matrix.
     """
     result = BlockResult()
-    gatherer = Gatherer(block, runner, batches, float_batches, method.weigh)
-    block.batches, block.statistics_of = batches, gatherer.statistics_of
+    gatherer = Gatherer(block, quantized, floats, method.weigh)
+    block.statistics_of = gatherer.statistics_of
     block.method = method
     for transform in method.transforms:
         transform(block)
     # Whatever still asks for float weights keeps them: a refinement, and the float side of `cross`.
-    release = method.refine is None and float_batches is None
+    release = method.refine is None and floats is None
     for group in block.groups:
         _round_halves(block, group)
         names = tuple(n for n in group if n in block.grids)
@@ -64,12 +63,12 @@ def quantize_block(
 
 
 @torch.no_grad()
-def output_error(block: Block, runner: BlockRunner) -> float:
+def output_error(block: Block, passes: Passes) -> float:
     """Mean squared error of the block's output, as it runs now, against its targets."""
-    assert block.batches is not None and block.targets is not None
-    running, total, count = block.running(), 0.0, 0
-    for x, target in zip(block.batches(), block.targets(), strict=True):
-        total += squared_error(runner(running, x), target)
+    assert block.targets is not None
+    total, count = 0.0, 0
+    for output, target in zip(passes.outputs(), block.targets(), strict=True):
+        total += squared_error(output, target)
         count += target.numel()
     return total / count
 

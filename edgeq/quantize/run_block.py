@@ -11,7 +11,7 @@ from edgeq.checkpoint.weights import Weight
 from edgeq.decoder.decoder import Stream, block, settled
 from edgeq.decoder.torch_ops import TorchOps
 from edgeq.errors import EdgeqError
-from edgeq.model.spec import ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec
 from edgeq.quantize.block import Hook
 
 Tensor = torch.Tensor
@@ -32,30 +32,42 @@ class BlockRunner:
     def used(self) -> frozenset[str]:
         return frozenset(self._ops.used)
 
-    def __call__(self, tensors: Mapping[str, Tensor], x: Tensor, hook: Hook | None = None) -> Tensor:
+    def __call__(
+        self,
+        tensors: Mapping[str, Tensor],
+        x: Tensor,
+        hook: Hook | None = None,
+        *,
+        attended: Tensor | None = None,
+        activated: Tensor | None = None,
+    ) -> Tensor:
         """The block's output for its input x, both (sequences, tokens, hidden).
 
         Args:
             hook: called with the names of linear layers and the input they share, before they run.
+            attended, activated: the inputs of `o` and of `down` where they are known: what leads there is left out.
         """
         ops = self._ops
         ops.tensors, ops.hook, ops.used = tensors, hook, set()
+        ops.attended, ops.activated = attended, activated
         try:
             return settled(ops, block(ops, self.spec, self.index, Stream(x)))
         finally:
-            ops.tensors, ops.hook = {}, None
+            ops.tensors, ops.hook, ops.attended, ops.activated = {}, None, None, None
 
-    def input_of(self, group: tuple[str, ...], tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """What the linear layers `group` read, (all tokens, K); the block runs no further."""
+    def input_of(
+        self, group: tuple[str, ...], tensors: Mapping[str, Tensor], x: Tensor, attended: Tensor | None = None
+    ) -> Tensor:
+        """What the linear layers `group` read, (sequences, tokens, K); the block runs no further."""
 
         def stop(names: tuple[str, ...], read: Tensor) -> None:
             if names == group:
                 raise _Reached(read)
 
         try:
-            self(tensors, x, stop)
+            self(tensors, x, stop, attended=attended)
         except _Reached as reached:
-            return reached.read.flatten(0, -2)
+            return reached.read
         raise EdgeqError(f"layer {self.index} has no linear layers {', '.join(group)}", where=self.spec.name)
 
 
@@ -80,6 +92,8 @@ class _BlockOps(TorchOps):
         self.tensors: Mapping[str, Tensor] = {}
         self.hook: Hook | None = None
         self.used: set[str] = set()
+        self.attended: Tensor | None = None
+        self.activated: Tensor | None = None
 
     def weight(self, name: str) -> Tensor:
         self.used.add(name)
@@ -88,7 +102,16 @@ class _BlockOps(TorchOps):
     def linear(self, x: Tensor, names: tuple[str, ...]) -> Tensor:
         if self.hook is not None:
             self.hook(names, x)
+        last = names[-1].rpartition(".")[2]
+        if (last == "v" and self.attended is not None) or (last == "up" and self.activated is not None):
+            return x  # what is made of it is known
         return super().linear(x, names)
+
+    def attention(self, qkv: Tensor, layer: int, spec: Attention) -> Tensor:
+        return super().attention(qkv, layer, spec) if self.attended is None else self.attended
+
+    def activate(self, x: Tensor, spec: MLP) -> Tensor:
+        return super().activate(x, spec) if self.activated is None else self.activated
 
 
 class _NoWeights:
