@@ -8,6 +8,7 @@ processes, calibration included), `peak_bytes`, the harness's score, and `own`: 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -124,13 +125,29 @@ def edgeq(bench: Bench, options: Options) -> Figures:
         checkpoint = Checkpoint.open(out)
         return {
             "file_bytes": checkpoint.total_bytes - sum(_size(f) for f in checkpoint.tokenizer_files().values()),
-            "weight_bytes": checkpoint.weight_bytes,
+            "weight_bytes": gguf_bytes(checkpoint) or checkpoint.weight_bytes,
             "seconds": made.seconds,
             "peak_bytes": made.peak_bytes,
             **bench.score("weights", out),
         }
     finally:
         _drop(bench, out)
+
+
+def gguf_bytes(checkpoint: Any) -> int | None:
+    """What the tensors take as llama.cpp's blocks, vectors as float32; None where a grid is no block type."""
+    from edgeq.model.ggml import GGML_TYPES
+
+    blocks, total = {t.name: t for t in GGML_TYPES.values()}, 0
+    for entry in checkpoint.manifest.tensors.values():
+        numel, kind = math.prod(entry.shape), entry.grid.ggml_type
+        if entry.grid.kind == "float":
+            total += numel * (4 if len(entry.shape) == 1 else entry.grid.bits // 8)
+        elif kind is None:
+            return None
+        else:
+            total += numel // blocks[kind].elements * blocks[kind].block_bytes
+    return total
 
 
 MAKERS: dict[str, Callable[[Bench, Options], Figures]] = {

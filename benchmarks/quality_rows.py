@@ -118,11 +118,13 @@ def _pairs(bench: Bench) -> Iterator[Row]:
 
 
 def _block_types(bench: Bench) -> Iterator[Row]:
-    """llama.cpp's block types, with the embedding in Q8_0."""
+    """llama.cpp's file types, mixed as it mixes them, and grids beside them with the embedding in Q8_0."""
+    for kind in ("Q4_1", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K"):
+        for method in ("gptq", "qronos"):
+            options = {"method": method, "grid": f"gguf-{kind.lower()}", **_text(bench)}
+            yield Row("edgeq", f"{method} {kind}", options, LLAMA)
     common = {"embed_grid": "q8_0", **_text(bench)}
-    for kind in ("q4_1", "q4_0", "iq4_nl"):
-        yield Row("edgeq", f"gptq {kind}", {"method": "gptq", "grid": kind, **common}, LLAMA)
-    yield Row("edgeq", "qronos q4_1", {"method": "qronos", "grid": "q4_1", **common}, LLAMA)
+    yield Row("edgeq", "gptq IQ4_NL", {"method": "gptq", "grid": "iq4_nl", **common}, LLAMA)
     for bits, size in ((4, 64), (3, 32), (2, 32)):
         options = {"method": "gptq", "grid": "affine", "bits": bits, "group_size": size, **common}
         yield Row("edgeq", f"gptq affine{bits} g{size}", options)
