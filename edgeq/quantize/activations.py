@@ -27,7 +27,7 @@ SHRINKS = tuple(0.86**k for k in range(28))  # down to a seventieth of the whole
 FINALISTS = 4  # ranges that are judged by the output itself
 BINS, LEVELS = 2048, 128  # of the entropy method's histogram of magnitudes, and of the codes for them
 
-DYNAMIC = ActivationGrid("dynamic", BITS, symmetric=True)
+DYNAMIC = ActivationGrid("dynamic", BITS, symmetric=False)
 
 
 def activation_grids(
@@ -47,7 +47,7 @@ def activation_grids(
         if not names:
             continue
         if kind == "dynamic":
-            grid = ActivationGrid("dynamic", bits, symmetric=True)
+            grid = ActivationGrid("dynamic", bits, symmetric=False)
         else:
             grid = static_grid(sample_inputs(block, group), torch.cat([running[n] for n in names]), bits=bits)
         found |= dict.fromkeys(names, grid)

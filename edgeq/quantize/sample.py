@@ -59,4 +59,4 @@ def sample_inputs(block: Block, group: tuple[str, ...]) -> InputSample:
     if block.batches is None:
         raise ValueError("a sample of a block without calibration text")
     runner, running = BlockRunner(block.spec, block.index), block.running()
-    return sample_of(runner.input_of(group, running, x) for x in block.batches())
+    return sample_of(runner.input_of(group, running, x).flatten(0, -2) for x in block.batches())

@@ -49,7 +49,7 @@ def _block(grid: Grid, seed: int = 0, method: str = "awq") -> Block:
     x = torch.randn(4, 32, HIDDEN, generator=g)
     b.batches = lambda: iter([x])
     runner = BlockRunner(SPEC, 0)
-    b.statistics_of = lambda group: _statistics(runner.input_of(group, b.running(), x))
+    b.statistics_of = lambda group: _statistics(runner.input_of(group, b.running(), x).flatten(0, -2))
     return b
 
 
