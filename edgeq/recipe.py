@@ -6,20 +6,36 @@ import dataclasses
 import json
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes
 from edgeq.jsonable import from_json, to_json
-from edgeq.scheme import F16, F32, GGML_GRIDS, Grid, Scheme, affine_grid, codebook_grid, int_grid, named_scheme
+from edgeq.scheme import (
+    F16,
+    F32,
+    GGML_GRIDS,
+    GGUF_BASE,
+    Grid,
+    Scheme,
+    affine_grid,
+    codebook_grid,
+    gguf_scheme,
+    int_grid,
+    named_scheme,
+)
 
 HeadGrid = Literal["embed", "linear", "float"]
 Activations = Literal["float", "dynamic", "static"]
 Target = Literal["onnx", "openvino", "gguf", "compressed_tensors"]
 CODEBOOK_GRIDS = ("nf4", "nf4-double", "fp4", "ternary")
-GRIDS = ("int", "affine", *CODEBOOK_GRIDS, *(name.lower() for name in GGML_GRIDS))
+BLOCK_GRIDS = tuple(name.lower() for name in GGML_GRIDS)
+# llama.cpp's file types mix block types; `q4_1` alone is the block type for all, `gguf-q4_1` the mixture.
+FILE_TYPES = tuple(f"gguf-{name.lower()}" for name in GGUF_BASE if name not in ("F16", "BF16"))
+FILE_TYPES += tuple(n for name in GGUF_BASE if (n := name.lower()) not in BLOCK_GRIDS and n not in ("f16", "bf16"))
+GRIDS = ("int", "affine", *CODEBOOK_GRIDS, *BLOCK_GRIDS, *FILE_TYPES)
 GROUP_SIZES = (-1, 16, 32, 64, 128, 256)
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 
@@ -37,6 +53,8 @@ def with_presets(table: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in str(table.get("method", "")).split("+"):
         found |= PRESETS.get(part, {})
+    if table.get("grid") in (*BLOCK_GRIDS, *FILE_TYPES) or table.get("target") == "gguf":
+        found["embed_grid"] = "q8_0"  # what llama.cpp can read
     return {**found, **table}
 
 
@@ -94,7 +112,7 @@ class Recipe:
                     known = ", ".join(map(str, allowed))
                     raise EdgeqError(f"{field} is {getattr(self, field)}", where="recipe", hint=f"Choose from {known}")
         for name in (self.grid, self.embed_grid):
-            if name not in GRIDS:
+            if name not in GRIDS or (name in FILE_TYPES and name is not self.grid):
                 raise EdgeqError(f"no grid {name!r}", where="recipe", hint=f"Choose from {', '.join(GRIDS)}")
         if not 2 <= self.calibration_length <= self.calibration_tokens:
             sizes = f"{self.calibration_tokens} tokens in sequences of {self.calibration_length}"
@@ -107,6 +125,9 @@ class Recipe:
     @property
     def scheme(self) -> Scheme:
         """How the model is stored; its name is the plan's where the embedding is as the plan takes it."""
+        if self.grid in FILE_TYPES:
+            kind = self.grid.removeprefix("gguf-")
+            return replace(gguf_scheme(kind), name=f"{self.method}-gguf-{kind}", method=self.method)
         linear = _grid(self.grid, self.bits, self.group_size, self.symmetric)
         embed = _grid(self.embed_grid, self.embed_bits, self.embed_group_size, self.embed_symmetric)
         head = {"embed": None, "linear": linear, "float": F16}[self.head]
@@ -200,7 +221,7 @@ def recipe_named(model: str, name: str) -> Recipe:
     group = found["group"]
     return Recipe(
         model=model,
-        method=found["method"],
+        method="rtn" if found["method"] == "gguf" else found["method"],  # the plan's word for a type of llama.cpp
         grid=found["uniform"] or found["kind"],
         bits=int(found["bits"] or 4),
         group_size=int(group) if group else -1,

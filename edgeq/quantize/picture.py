@@ -70,7 +70,7 @@ def _panel(
     x: int,
     layers: Sequence[int],
     roles: Sequence[str],
-    fallen: dict[tuple[int | None, str], str | None],
+    fallen: dict[tuple[int, str], str],
 ) -> list[str]:
     """Title, the names of roles and layers, the cells, and the scale below them."""
     left, bottom = x + LEFT, TOP + CELL_HEIGHT * len(layers)

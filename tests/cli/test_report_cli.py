@@ -204,7 +204,8 @@ def test_the_plan_s_own_names() -> None:
     assert recipe_named("m", "gptq-int4-g128-sym").scheme == named_scheme("gptq-int4-g128-sym")
     assert recipe_named("m", "w8a8-smooth").method == "smoothquant"
     assert recipe_named("m", "fp16").scheme.linear.bits == 16
-    for name, says in (("gguf-q4_k_m", "no recipe"), ("int4", "unknown scheme")):
+    assert (recipe_named("m", "gguf-q4_0").method, recipe_named("m", "gguf-q4_0").grid) == ("rtn", "q4_0")
+    for name, says in (("fp32", "no recipe"), ("int4", "unknown scheme")):
         with pytest.raises(EdgeqError, match=says):
             recipe_named("m", name)
 
