@@ -44,6 +44,12 @@ def command(
     budget: Annotated[
         str | None, typer.Option(help="What --method mixed may spend: 4.25 (bits a weight), 90MB, or 25tok/s.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What mixed precision is meant for: onnx, openvino, gguf or compressed_tensors. [default: any]"
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +96,7 @@ def command(
         "head": head,
         "activations": activations,
         "budget": budget,
+        "target": target,
         "calibration": calibration,
         "calibration_tokens": calibration_tokens,
         "calibration_length": calibration_length,
