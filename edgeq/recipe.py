@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoothquant": {"bits": 8, "group_size": -1, "symmetric": True, "activations": "dynamic"},
     "nf4": {"grid": "nf4", "group_size": 64},
     "ternary": {"grid": "ternary", "group_size": 256},
+    "absmean": {"grid": "ternary", "group_size": -1},
 }
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgeq.checkpoint.weights import Weights
 from edgeq.errors import EdgeqError
 from edgeq.estimate.formats import grid_bytes
+from edgeq.estimate.gguf_header import header
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.quantize.allocation.knapsack import Solution, Unit, solve
@@ -118,13 +119,19 @@ def budget_bytes(spec: ModelSpec, recipe: Recipe, options: Mapping[str, Sequence
     if unit == "bpw":
         return int(amount * sum(by_name[n].numel for n in options) / 8)
     if unit == "bytes":
-        return int(amount)
+        return int(amount) - _fixed_bytes(spec, recipe, options)
     from edgeq.device.profile import profile_device  # measured once and remembered
 
     bandwidth = profile_device().memory.read_bandwidth
     if bandwidth is None:
         raise EdgeqError("this device's memory bandwidth is not known", hint="Run `edgeq profile`, or give bytes")
     return int(bandwidth.value / amount)
+
+
+def _fixed_bytes(spec: ModelSpec, recipe: Recipe, options: Mapping[str, Sequence[Grid]]) -> int:
+    """What the file holds beside codes: norms and biases in single precision, and a GGUF's header with its tokenizer."""
+    plain = sum(4 * t.numel for t in tensors(spec) if t.name not in options)
+    return plain + (header(spec).n_bytes if recipe.target == "gguf" else 0)
 
 
 def sample(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

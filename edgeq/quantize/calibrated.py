@@ -21,6 +21,7 @@ from edgeq.checkpoint.manifest import FileEntry
 from edgeq.checkpoint.shard import write_shard
 from edgeq.checkpoint.store import entries
 from edgeq.checkpoint.weights import Weights
+from edgeq.quantize.activations import activation_grids
 from edgeq.quantize.block import Block, load_block
 from edgeq.quantize.guard import noted
 from edgeq.quantize.head import HeadJudge
@@ -34,9 +35,11 @@ from edgeq.quantize.replay import float_embedding, replay, stored_embedding
 from edgeq.quantize.run_block import BlockRunner
 from edgeq.quantize.solvers.rtn import round_to_nearest
 from edgeq.quantize.stream import float_entries, relative_error, store
+from edgeq.quantize.tied import tied_statistics
 from edgeq.recipe import Activations
 from edgeq.registry import Progress
 
+FINE = 8  # bits at which a tied embedding's rounding costs nothing that a solver could win back
 Array = npt.NDArray[Any]
 Tokens = npt.NDArray[np.int64]
 Tensor = torch.Tensor
@@ -115,11 +118,14 @@ class CalibratedRun:
     def _embed(self, items: list[Item]) -> dict[str, Any]:
         (item,) = items
         self._tell(item.tensor.name)
-        # The embedding is looked up, not multiplied: it has no input statistics.
-        found, error = store(
-            self.source, item, lambda matrix: round_to_nearest(matrix, None, item.grid, self.method.search)
-        )
         spec = self.source.spec
+        statistics, solver = None, round_to_nearest  # looked up, not multiplied: an embedding has no input
+        if spec.tied and self.method.solver is not round_to_nearest and item.grid.bits < FINE:
+            statistics = tied_statistics(self.source, self.plan, self.tokens, self.log.folder, self.report)
+            solver = self.method.solver
+        found, error = store(
+            self.source, item, lambda matrix: solver(matrix, statistics, item.grid, self.method.search)
+        )
         hidden = {hidden_name(0): self._write(hidden_name(0), stored_embedding(spec, item, found, self.tokens))}
         if self.float_stream:
             rows = float_embedding(spec, self.source, item, self.tokens)
@@ -149,6 +155,7 @@ class CalibratedRun:
             hidden[hidden_name(i + 1)] = self._write_output(block, passes)[0]
         elif float_name(i + 1) in hidden:
             del hidden[float_name(i + 1)]
+        activations = activation_grids(block, "static") if self.activations == "static" else {}
         found: dict[str, Array] = {}
         for item in items:
             name = item.tensor.name
@@ -164,6 +171,7 @@ class CalibratedRun:
             "reports": result.reports,
             "seconds": result.seconds,
             "block": result.block,
+            "activations": activations,
         }
 
     def _final(self, items: list[Item]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from edgeq.quantize.journal import Journal
 from edgeq.quantize.layout import Plan, needs, shards
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
+from edgeq.quantize.mixtures import mixture_of
 from edgeq.quantize.predict import predicted, work_bytes
 from edgeq.quantize.report import write_report
 from edgeq.quantize.stream import relative_error, stream_shards
@@ -77,7 +78,7 @@ def quantize(
         if not force:
             raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
     refuse_estimate(source.spec)
-    _refuse_unsupported(source, method)
+    _refuse_unsupported(source, recipe, method)
     report = progress or _silent
     try:
         with limited(threads), work_folder(out) as work:
@@ -114,8 +115,11 @@ def _run(
     key = _fingerprint(source, recipe, origin)
     forecast = predicted(source.spec, recipe)
     text = _text(source, recipe, tokens, work, origin, report) if method.needs else None
-    grids = {} if method.allocation is None else allocated(source, recipe, text, work, _key(key, text), report)
     weights = _rotated(source, recipe, method)
+    if method.allocation is None:
+        grids = mixture_of(recipe, weights.spec) or {}
+    else:
+        grids = allocated(weights, recipe, text, work, _key(key, text), report)
     plan = shards(weights.spec, recipe.scheme, grids)
     log = Journal(work, _key(key, text, to_json(grids)) if text or grids else key)
     clear(work, keep=log.files())
@@ -128,7 +132,7 @@ def _run(
 
         CalibratedRun(weights, method, plan, text.tokens, log, report, recipe.activations).run()
     _finish_files(weights, recipe, plan, log, text, work, tokenizer, origin)
-    write_report(work, forecast, time.perf_counter() - started, _stored(plan, log), log.done)
+    write_report(work, forecast, time.perf_counter() - started, _stored(plan, log, recipe), log.done)
 
 
 def _finish_files(
@@ -149,21 +153,28 @@ def _finish_files(
         spec=weights.spec,
         source=origin,
         versions=_versions(),
-        tensors=_stored(plan, log),
+        tensors=_stored(plan, log, recipe),
         files={name: files[name] for name in sorted(files)},
         calibration=None if text is None else text.describe(),
     )
     write_json(work / MANIFEST, to_json(manifest))
 
 
-def _stored(plan: Plan, log: Journal) -> dict[str, StoredTensor]:
+def _stored(plan: Plan, log: Journal, recipe: Recipe) -> dict[str, StoredTensor]:
+    dynamic = None
+    if recipe.activations == "dynamic":
+        from edgeq.quantize.activations import DYNAMIC as dynamic  # noqa: N811
     found = {}
     for shard, items in plan.items():
         done = log.done[shard]
         for item in items:
             name = item.tensor.name
             stored = item.stored
-            found[name] = StoredTensor(shard, stored.shape, stored.grid, done.errors.get(name), done.reports.get(name))
+            activation = done.activations.get(name)
+            if item.grid.kind != "float" and item.tensor.layer is not None:
+                activation = activation or dynamic
+            error, judged = done.errors.get(name), done.reports.get(name)
+            found[name] = StoredTensor(shard, stored.shape, stored.grid, error, judged, activation)
     return found
 
 
@@ -189,9 +200,12 @@ def _rotated(source: Weights, recipe: Recipe, method: Method) -> Weights:
     return turned
 
 
-def _refuse_unsupported(source: Weights, method: Method) -> None:
+def _refuse_unsupported(source: Weights, recipe: Recipe, method: Method) -> None:
     """Methods that learn from text run the model: one that can't be run is refused before anything is written."""
     if not method.needs:
+        if recipe.activations == "static":
+            hint = "Choose one that reads text, e.g. smoothquant or gptq, or --activations dynamic"
+            raise EdgeqError(f"{method.name} reads no text, from which static activations are found", hint=hint)
         return
     from edgeq.decoder.decoder import check_supported
 

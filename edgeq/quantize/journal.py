@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.artifact import sha256
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.manifest import FileEntry, LayerReport
 from edgeq.errors import EdgeqError
 from edgeq.files import cannot_write
@@ -30,6 +31,7 @@ class Done:
     Attributes:
         errors: the relative error of each quantized tensor in it.
         hidden: files of hidden states that were written with it: what the next block reads.
+        activations: what the input of each matrix is rounded to, where it has a grid that was found with the text.
         reports, seconds: of each matrix that was quantized by its statistics.
         block: mean squared error of the block's output: `before` and `after` its refinement.
         step_seconds: what the step took in all.
@@ -42,6 +44,7 @@ class Done:
     hidden: dict[str, FileEntry] = field(default_factory=dict)
     reports: dict[str, LayerReport] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    activations: dict[str, ActivationGrid] = field(default_factory=dict)
     block: dict[str, float] = field(default_factory=dict)
     step_seconds: float = 0.0
 

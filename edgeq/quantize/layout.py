@@ -10,13 +10,15 @@ from edgeq.checkpoint.manifest import StoredTensor
 from edgeq.checkpoint.pack import packed_width
 from edgeq.checkpoint.store import parameter_dtypes
 from edgeq.checkpoint.tensor import groups_of
+from edgeq.errors import EdgeqError
+from edgeq.estimate.ggml import stored_type
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
-from edgeq.quantize.grids.uniform import refuses
-from edgeq.scheme import F32, Grid, Scheme
+from edgeq.quantize.grids import refuses
+from edgeq.scheme import F32, GGML_GRIDS, Grid, Scheme
 
 BASE_RAM = 90_000_000  # interpreter, numpy and this package; measured
-SEARCH_RAM = 4_000_000  # buffers of the grid search, a thread
+SEARCH_RAM = 8_000_000  # buffers of the grid search, a thread
 HEADER_BYTES = 250  # of a shard's header, an entry
 
 
@@ -70,7 +72,13 @@ def shards(spec: ModelSpec, scheme: Scheme, overrides: Mapping[str, Grid] | None
 
 
 def grid_of(t: TensorSpec, scheme: Scheme) -> Grid:
-    """The grid a scheme gives a tensor; what no grid takes (norms, biases, routers) stays in single precision."""
+    """The grid a scheme gives a tensor; what is no matrix (norms, biases) stays in single precision.
+
+    A llama.cpp block type that rows don't fill is replaced by what llama.cpp takes then.
+
+    Raises:
+        EdgeqError: a matrix that the grid can't hold.
+    """
     wanted = F32
     if t.role == "embed":
         wanted = scheme.embed
@@ -78,9 +86,16 @@ def grid_of(t: TensorSpec, scheme: Scheme) -> Grid:
         wanted = scheme.head or scheme.embed
     elif t.linear:
         wanted = scheme.linear
-    if wanted.kind == "int" and refuses(wanted, _matrix(t.shape)):
-        return F32
-    return wanted
+    shape = _matrix(t.shape)
+    if wanted.kind == "float" or len(shape) != 2:
+        return wanted if wanted.kind == "float" else F32
+    why = refuses(wanted, shape)
+    if why is None:
+        return wanted
+    other = GGML_GRIDS.get(stored_type(wanted.ggml_type, shape[1])) if wanted.ggml_type else None
+    if other is None:
+        raise EdgeqError(f"{t.name} of shape {list(t.shape)} can't be quantized so: {why}", hint="Choose another grid")
+    return other
 
 
 def needs(plan: Plan, threads: int = 2) -> Needs:

@@ -133,7 +133,7 @@ def test_every_matrix_sees_what_the_quantized_model_before_it_gives(
     solver = Recorder()
     use(Method("toy", solver, plain_search, needs=frozenset({"text", "cross"} if cross else {"text"})))
     source = open_source(tiny(qkv_bias=True, attention_bias=True))
-    made = quantize(source, Recipe("m", bits=3, embed_bits=4), tmp_path / "q", tokens=ids)
+    made = quantize(source, Recipe("m", bits=3, embed_bits=8), tmp_path / "q", tokens=ids)
     seen = iter(solver.seen)
     reference = Reference(source, made, ids)
     for layer in range(3):

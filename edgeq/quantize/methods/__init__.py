@@ -17,6 +17,7 @@ NAMED: dict[str, tuple[str, str]] = {
     "hqq": ("hqq", "hqq"),
     "nf4": ("nf4", "nf4"),
     "ternary": ("ternary", "ternary"),
+    "absmean": ("ternary", "absmean"),
     "gptq": ("gptq", "gptq"),
     "qronos": ("qronos", "qronos"),
     "sparsegpt": ("sparsegpt", "sparsegpt"),

@@ -6,4 +6,10 @@ from edgeq.quantize.grids import find
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.solvers import gptq as solver
 
-gptq = Method("gptq", solver=solver.gptq, search=find, needs=frozenset({"text"}))
+gptq = Method(
+    "gptq",
+    solver=solver.gptq,
+    search=find,
+    needs=frozenset({"text"}),
+    summary="rounds column after column, each error made good by the columns to come",
+)
