@@ -46,9 +46,7 @@ def command(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            help="What mixed precision is meant for: onnx, openvino, gguf or compressed_tensors. [default: any]"
-        ),
+        typer.Option(help="What mixed precision is for: onnx, openvino, gguf or compressed_tensors. [default: any]"),
     ] = None,
     calibration: Annotated[
         str | None,
