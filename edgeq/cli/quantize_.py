@@ -76,7 +76,7 @@ def command(
     """
     from rich.console import Console
 
-    from edgeq.cli.quantize_report import print_made, print_methods, print_needs, running
+    from edgeq.cli.quantize_report import print_made, print_methods, print_needs, running, writing_needs
 
     console = Console()
     if methods:
@@ -119,7 +119,8 @@ def command(
     from edgeq.recipe import write_recipe
 
     source = open_source(wanted.model)
-    print_needs(console, wanted, source.spec, predicted(source.spec, wanted, threads), out)
+    needs, writing = predicted(source.spec, wanted, threads), writing_needs(wanted, source.spec, threads)
+    print_needs(console, wanted, source.spec, needs, out, writing)
     if dry_run or out is None:
         return
     if save_recipe is not None:

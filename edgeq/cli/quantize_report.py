@@ -69,8 +69,28 @@ def print_methods(console: Console) -> None:
     console.print("[dim]Methods that bring different things go together: awq+gptq, rotate+gptq, mixed+gptq.[/]")
 
 
-def print_needs(console: Console, recipe: Recipe, spec: ModelSpec, needs: Needs, out: Path | None) -> None:
-    """What the run will take."""
+def writing_needs(recipe: Recipe, spec: ModelSpec, threads: int | None) -> tuple[float, int] | None:
+    """Seconds and bytes that the model takes to write its own calibration text; None where it need not."""
+    from edgeq.quantize.calibrate import OWN
+    from edgeq.quantize.calibrate_needs import own_text_needs
+    from edgeq.quantize.methods import find_method
+    from edgeq.quantize.predict import flop_rate
+    from edgeq.quantize.threads import threads_now
+
+    if recipe.calibration != OWN or not find_method(recipe.method).needs:
+        return None
+    return own_text_needs(spec, recipe, flop_rate(threads or threads_now()))
+
+
+def print_needs(
+    console: Console,
+    recipe: Recipe,
+    spec: ModelSpec,
+    needs: Needs,
+    out: Path | None,
+    writing: tuple[float, int] | None = None,
+) -> None:
+    """What the run will take; `writing`: seconds and bytes of the calibration text before it."""
     table = _table()
     table.add_row("model", f"{spec.name}: {needs.weights / 1e6:,.1f} M weights")
     table.add_row("scheme", recipe.scheme.name)
@@ -79,7 +99,9 @@ def print_needs(console: Console, recipe: Recipe, spec: ModelSpec, needs: Needs,
         table.add_row("disk besides", f"{_mb(needs.work_bytes)} until it ends")
     table.add_row("memory at the peak", _mb(needs.ram_bytes))
     if needs.seconds:
-        table.add_row("time", duration(needs.seconds))
+        table.add_row("time", f"about {duration(needs.seconds)}")
+    if writing is not None:
+        table.add_row("calibration text", f"{duration(writing[0])} and {_mb(writing[1])} of memory to write it first")
     if out is not None:
         place = next(p for p in (out, *out.absolute().parents) if p.exists())
         table.add_row("free on the disk", _mb(shutil.disk_usage(place).free))

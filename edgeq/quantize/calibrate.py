@@ -17,6 +17,7 @@ from edgeq.errors import EdgeqError
 from edgeq.files import write_json
 from edgeq.jsonable import to_json
 from edgeq.model.tokenizer import open_tokenizer, prefix
+from edgeq.quantize.calibrate_needs import shape_of
 from edgeq.recipe import Recipe
 from edgeq.registry import Progress
 
@@ -82,8 +83,7 @@ def calibration(
 
 
 def _made(source: Weights, recipe: Recipe, progress: Progress) -> Calibration:
-    length = min(recipe.calibration_length, source.spec.max_positions)
-    sequences = max(1, recipe.calibration_tokens // length)
+    sequences, length = shape_of(source.spec, recipe)
     if recipe.calibration == OWN:
         return _own(source, recipe.seed, sequences, length, progress)
     from edgeq.quantize.calibrate_text import Shape, json_lines, plain_text

@@ -21,16 +21,15 @@ from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
 from edgeq.decoder.torch_ops import KeyValueCache, TorchOps
 from edgeq.errors import EdgeqError
-from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import parameters
+from edgeq.quantize.calibrate_needs import rows_of
 from edgeq.registry import Progress
 
 Ids = npt.NDArray[np.int64]
 Tensor = torch.Tensor
 
 LIKELY = 1000  # words that may begin a text
-CACHE_BYTES = 2 << 30  # keys and values of one batch
-ROWS = 64  # sequences of one batch at most
 GRAM, LEAST_DISTINCT = 4, 0.5  # a sequence whose 4-grams are mostly repeated is degenerate
 REDRAWS = 2
 WHAT = "writing calibration text"
@@ -166,13 +165,6 @@ def sample(logits: Tensor, chances: Tensor) -> Tensor:
     mass = logits.float().softmax(-1).double().cumsum(-1)
     found = torch.searchsorted(mass, (chances * mass[:, -1])[:, None], right=True)[:, 0]
     return found.clamp_(max=logits.shape[1] - 1)
-
-
-def rows_of(spec: ModelSpec, length: int, itemsize: int) -> int:
-    """Sequences that are written together: a batch reads the weights once a token. Decided by the model alone."""
-    mixers = [x.mixer for x in spec.layers]
-    width = sum(2 * m.kv_heads * m.head_dim for m in mixers if isinstance(m, Attention))
-    return max(1, min(ROWS, CACHE_BYTES // max(1, width * itemsize * length)))
 
 
 def _dtype(spec: ModelSpec) -> torch.dtype:

@@ -20,9 +20,10 @@ from edgeq.errors import EdgeqError
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, Rope
 from edgeq.model.tensors import tensors
 from edgeq.model.tokenizer import open_tokenizer, prefix
-from edgeq.quantize import calibrate, calibrate_self
+from edgeq.quantize import calibrate, calibrate_needs, calibrate_self
 from edgeq.quantize.calibrate import FILE, Calibration, calibration
-from edgeq.quantize.calibrate_self import RoomyCache, distinct_share, own_text, rows_of, sample
+from edgeq.quantize.calibrate_needs import own_text_needs, rows_of
+from edgeq.quantize.calibrate_self import RoomyCache, distinct_share, own_text, sample
 from edgeq.recipe import Recipe
 
 BOS, EOS = 256, 257
@@ -72,7 +73,7 @@ def test_the_model_writes_the_same_text_for_a_seed_whatever_the_batches(monkeypa
     model = Model()
     whole = written(model)
     assert whole.shape == (6, 24) and whole.dtype == np.int64 and whole.max() < model.spec.vocab_size
-    monkeypatch.setattr(calibrate_self, "ROWS", 4)
+    monkeypatch.setattr(calibrate_needs, "ROWS", 4)
     assert np.array_equal(written(model), whole)
     assert not np.array_equal(written(model, seed=1), whole)
     assert len({tuple(row) for row in whole}) == 6
@@ -146,9 +147,19 @@ def test_the_roomy_cache_holds_what_the_growing_one_does() -> None:
 
 def test_a_batch_s_cache_stays_within_its_bytes() -> None:
     spec = Model().spec
-    assert rows_of(spec, 32, 4) == calibrate_self.ROWS
-    assert rows_of(spec, calibrate_self.CACHE_BYTES // (2 * 2 * 2 * 16 * 4) // 3, 4) == 3
-    assert rows_of(spec, calibrate_self.CACHE_BYTES, 4) == 1
+    assert rows_of(spec, 32, 4) == calibrate_needs.ROWS
+    assert rows_of(spec, calibrate_needs.CACHE_BYTES // (2 * 2 * 2 * 16 * 4) // 3, 4) == 3
+    assert rows_of(spec, calibrate_needs.CACHE_BYTES, 4) == 1
+
+
+def test_what_writing_takes_grows_with_the_text_and_holds_the_model() -> None:
+    spec = Model().spec
+    seconds, memory = own_text_needs(spec, recipe(), 1e9)
+    weights = sum(v.size for v in Model()._all.values())
+    assert seconds == pytest.approx(2 * weights * 128 / 0.4e9)
+    assert memory > 4 * weights
+    longer = own_text_needs(spec, recipe(tokens=256), 1e9)
+    assert longer[0] == 2 * seconds and longer[1] > memory
 
 
 def test_memory_that_does_not_hold_the_model_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
