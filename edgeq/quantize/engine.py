@@ -36,7 +36,7 @@ from edgeq.quantize.predict import predicted, work_bytes
 from edgeq.quantize.report import write_report
 from edgeq.quantize.stream import relative_error, stream_shards
 from edgeq.quantize.text import allocated, check_text, given_text
-from edgeq.quantize.threads import limited
+from edgeq.quantize.threads import limited, threads_now
 from edgeq.quantize.work import check_room, clear, finish, tidy, work_folder
 from edgeq.recipe import Recipe, recipe_json
 from edgeq.registry import Progress
@@ -113,7 +113,7 @@ def _run(
     report(0, needs(shards(source.spec, recipe.scheme)).weights, "checksums of the source")
     origin = describe_source(source)
     key = _fingerprint(source, recipe, origin)
-    forecast = predicted(source.spec, recipe)
+    forecast = predicted(source.spec, recipe, threads_now())
     text = _text(source, recipe, tokens, work, origin, report) if method.needs else None
     weights = _rotated(source, recipe, method)
     if method.allocation is None:

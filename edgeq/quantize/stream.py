@@ -18,13 +18,12 @@ from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
 from edgeq.quantize.journal import Journal
-from edgeq.quantize.layout import Item, Plan
+from edgeq.quantize.layout import PART, Item, Plan
 from edgeq.registry import Progress
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Quantize = Callable[[Floats], QuantizedTensor]
-PART = 1 << 24  # weights of a part: 64 MB of float32
 ERROR_CHUNK = 1 << 20  # weights compared at once
 LARGEST_HALF = 65504.0
 
