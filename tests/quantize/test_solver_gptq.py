@@ -17,7 +17,7 @@ from edgeq.quantize.grids.uniform import search
 from edgeq.quantize.levels import Levels
 from edgeq.quantize.solvers import gptq as module
 from edgeq.quantize.solvers.gptq import gptq, importance_of, solve
-from edgeq.quantize.solvers.hessian import by_importance, damped, feedback
+from edgeq.quantize.solvers.hessian import by_importance, damped, damping, feedback
 from edgeq.quantize.solvers.rtn import rounded
 from edgeq.quantize.statistics import InputStatistics
 from edgeq.scheme import Grid, affine_grid, codebook_grid, int_grid
@@ -167,7 +167,9 @@ def test_no_row_is_worse_than_rounded_to_nearest(columns: int, tokens: int, grid
     gram = damped(stats.gram, 0.01).double().numpy()
     solved, nearest = (
         np.einsum("rk,kl,rl->r", off, gram, off)
-        for off in (w - q.dequantize().astype(np.float64) for q in (gptq(w, stats, grid, find, rounds=rounds), plain))
+        for off in (
+            w - q.dequantize().astype(np.float64) for q in (gptq(w, stats, grid, find, rounds=rounds, damp=0.01), plain)
+        )
     )
     assert (solved <= nearest * (1 + 1e-4) + 1e-12).all()
 
@@ -193,6 +195,15 @@ def test_the_damping_rises_until_a_singular_matrix_is_factored() -> None:
     gram[0, 1] = gram[1, 0] = 2 * float(gram.diagonal().max())  # rounding at its worst: not even semidefinite
     plan = feedback(gram, None, 1e-6)
     assert plan.damp > 1e-2 and bool(torch.isfinite(plan.upper).all())
+
+
+def test_the_fewer_tokens_a_channel_has_the_more_is_damped() -> None:
+    stats = statistics(inputs(8, 64))
+    found = []
+    for tokens in (1 << 20, 640, 256, 1):
+        stats.tokens = tokens
+        found.append(damping(stats))
+    assert found[0] == 0.01 and found[1] == pytest.approx(0.05) and found[2:] == [0.125, 0.2]
 
 
 def test_without_tokens_it_rounds_to_nearest() -> None:

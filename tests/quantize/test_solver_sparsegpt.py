@@ -153,7 +153,7 @@ def test_better_than_pruning_the_smallest_and_refined_further() -> None:
 def test_polishing_ends_at_the_best_values_of_the_kept_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLISH", 400)
     w, stats = weights(3, 40, 5), statistics(40, 300, 5)
-    out = prune(w, stats)
+    out = prune(w, stats, damp=0.01)
     gram = damped(stats.gram, 0.01).double().numpy()
     for row in range(3):
         kept = out[row] != 0

@@ -15,7 +15,16 @@ import torch
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.quantize.levels import Levels
 from edgeq.quantize.solvers.descent import descend
-from edgeq.quantize.solvers.hessian import DAMP, Feedback, by_importance, damped, feedback, gram_of, row_errors
+from edgeq.quantize.solvers.hessian import (
+    DAMP,
+    Feedback,
+    by_importance,
+    damped,
+    damping,
+    feedback,
+    gram_of,
+    row_errors,
+)
 from edgeq.quantize.solvers.refit import refit
 from edgeq.quantize.solvers.rtn import round_to_nearest
 from edgeq.quantize.statistics import InputStatistics
@@ -39,17 +48,19 @@ def gptq(
     search: Search,
     *,
     rounds: int = ROUNDS,
-    damp: float = DAMP,
+    damp: float | None = None,
 ) -> QuantizedTensor:
     """float32 (rows, columns) -> codes by GPTQ, on the parameters that `search` finds by the diagonal of the gram
     matrix, then `rounds` times a least-squares refit of the parameters and a sweep of coordinate descent on the codes.
 
     In (w - q) H (w - q)^T with the damped H no row ends worse than rounded to nearest on the parameters first found.
+    `damp` is the share of the mean diagonal added to H; None: by the number of tokens.
     Without statistics (an expert that no token reached) it rounds to nearest.
     """
     if statistics is None or statistics.tokens == 0:
         return round_to_nearest(weight, None, grid, search)
     gram = gram_of(statistics, weight.shape[1])
+    damp = damping(statistics) if damp is None else damp
     parameters = search(weight, importance_of(gram), grid)
     return compensated(weight, parameters, grid, gram, rounds=rounds, damp=damp)
 

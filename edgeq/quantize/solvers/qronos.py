@@ -20,7 +20,7 @@ import torch
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.errors import EdgeqError
 from edgeq.quantize.solvers.gptq import ROUNDS, compensated, gptq, importance_of
-from edgeq.quantize.solvers.hessian import DAMP, by_importance, damped, factored, gram_of
+from edgeq.quantize.solvers.hessian import DAMP, by_importance, damped, damping, factored, gram_of
 from edgeq.quantize.statistics import InputStatistics
 from edgeq.scheme import Grid
 
@@ -38,7 +38,7 @@ def qronos(
     search: Search,
     *,
     rounds: int = ROUNDS,
-    damp: float = DAMP,
+    damp: float | None = None,
 ) -> QuantizedTensor:
     """float32 (rows, columns) -> codes by Qronos, refined as in `gptq`.
 
@@ -49,6 +49,7 @@ def qronos(
     """
     if statistics is None or statistics.tokens == 0 or statistics.cross is None:
         return gptq(weight, statistics, grid, search, rounds=rounds, damp=damp)
+    damp = damping(statistics) if damp is None else damp
     gram, cross = gram_of(statistics, weight.shape[1]), statistics.cross
     if cross.shape != gram.shape or not torch.isfinite(cross.sum()):
         raise EdgeqError("the statistics of the float model's input don't fit", hint="The calibration went wrong")

@@ -20,7 +20,7 @@ from edgeq.errors import EdgeqError
 from edgeq.quantize.levels import Levels
 from edgeq.quantize.solvers.descent import descend
 from edgeq.quantize.solvers.gptq import ROUNDS, ROW_CHUNK, importance_of
-from edgeq.quantize.solvers.hessian import DAMP, Feedback, damped, feedback, gram_of
+from edgeq.quantize.solvers.hessian import DAMP, Feedback, damped, damping, feedback, gram_of
 from edgeq.quantize.solvers.refit import refit
 from edgeq.quantize.statistics import InputStatistics
 from edgeq.scheme import Grid
@@ -61,7 +61,7 @@ def sparsegpt(
     *,
     sparsity: Sparsity = Sparsity(),
     rounds: int = ROUNDS,
-    damp: float = DAMP,
+    damp: float | None = None,
 ) -> QuantizedTensor:
     """float32 (rows, columns) -> codes on the grid, a share of which stand for exact zeros.
 
@@ -77,7 +77,7 @@ def sparsegpt(
     rows, columns = weight.shape
     gram = _gram(statistics, columns)
     parameters = search(weight, importance_of(gram), grid)
-    plan, firm = feedback(gram, None, damp), damped(gram, damp)
+    plan, firm = _factored(gram, statistics, damp)
     codes = np.empty((rows, columns), np.uint8)
     chunks = []
     for part in _chunks(rows, columns):
@@ -93,7 +93,7 @@ def prune(
     weight: Floats,
     statistics: InputStatistics | None,
     sparsity: Sparsity = Sparsity(),
-    damp: float = DAMP,
+    damp: float | None = None,
 ) -> Floats:
     """float32 (rows, columns) -> the same with a share of exact zeros, and the others moved to make up for them.
 
@@ -105,7 +105,7 @@ def prune(
     if why:
         raise EdgeqError(f"this weight can't be pruned: {why}")
     gram = _gram(statistics, columns)
-    plan, firm = feedback(gram, None, damp), damped(gram, damp)
+    plan, firm = _factored(gram, statistics, damp)
     out = np.empty((rows, columns), np.float32)
     for part in _chunks(rows, columns):
         here = torch.from_numpy(np.ascontiguousarray(weight[part]))
@@ -135,6 +135,13 @@ def _gram(statistics: InputStatistics | None, columns: int) -> Tensor:
     if statistics is None or statistics.tokens == 0:
         return torch.eye(columns)
     return gram_of(statistics, columns)
+
+
+def _factored(gram: Tensor, statistics: InputStatistics | None, damp: float | None) -> tuple[Feedback, Tensor]:
+    if damp is None:
+        damp = DAMP if statistics is None else damping(statistics)
+    plan = feedback(gram, None, damp)
+    return plan, damped(gram, plan.damp)
 
 
 def _chunks(rows: int, columns: int) -> list[slice]:
