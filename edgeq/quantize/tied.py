@@ -35,9 +35,10 @@ def tied_statistics(
     spec = source.spec
     shape = (*tokens.shape, spec.hidden_size)
     item = plan[shard_name(None, "embed")][0]
+    total = sum(t.tensor.numel for items in plan.values() for t in items)
     write_hidden(folder / float_name(0), shape, float_embedding(spec, source, item, tokens))
     for i in range(spec.n_layers):
-        report(0, 0, f"the head's input: layer {i}")
+        report(0, total, f"the head's input: layer {i}")
         items = plan[shard_name(i)]
         block, runner = load_block(source, i, [t.tensor for t in items], {}, copy=False), BlockRunner(spec, i)
         states = HiddenStates(folder / float_name(i))
