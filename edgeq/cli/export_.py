@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from edgeq.artifact import Artifact
     from edgeq.checkpoint.weights import Weights
+    from edgeq.registry import Exporter
 
 
 def command(
@@ -27,7 +29,11 @@ def command(
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
-    check: bool = typer.Option(True, "--verify/--no-verify", help="Compare the logits with the checkpoint's."),
+    check: bool = typer.Option(
+        True,
+        "--verify/--no-verify",
+        help="Compare the logits with the checkpoint's; without a runtime for them, the file's tensors.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the artifact's manifest as JSON."),
 ) -> None:
     """Turn a checkpoint into a runtime's artifact, and verify it. Exit code 1 when the verification fails."""
@@ -45,8 +51,10 @@ def command(
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)
     passed = True
-    if check:
+    if check and _runs(artifact):
         artifact, passed = _verify(artifact, weights, quiet=as_json)
+    elif check:
+        artifact, passed = _read_back(chosen, artifact, weights, quiet=as_json)
     if as_json:
         import json
 
@@ -63,6 +71,38 @@ def _default_out(checkpoint: str, to: str) -> Path:
         path = path.resolve()
         return path.with_name(f"{path.name if path.is_dir() else path.stem}-{to}")
     return Path(f"{path.name}-{to}")
+
+
+def _runs(artifact: Artifact) -> bool:
+    """edgeq has a runtime for it."""
+    from edgeq.registry import names
+
+    return artifact.runtime in names("edgeq.runtimes")
+
+
+def _read_back(chosen: Exporter, artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artifact, bool]:
+    """What an artifact that edgeq can't run is verified by: the exporter's `read_back`, where it has one."""
+    from rich.console import Console
+
+    from edgeq.artifact import MANIFEST
+    from edgeq.cli.progress import steps
+    from edgeq.files import write_json
+
+    check = getattr(chosen, "read_back", None)
+    if check is None:
+        if not quiet:
+            Console().print(f"not verified: edgeq has no runtime {artifact.runtime}", markup=False, highlight=False)
+        return artifact, True
+    with steps("reading back", quiet=quiet) as progress:
+        wrong: list[str] = check(artifact, weights, progress=progress)
+    count = len(weights.names())
+    verdict = {"verdict": "fail" if wrong else "pass", "reasons": wrong, "read_back": count}
+    kept = replace(artifact, verify=verdict)
+    write_json(artifact.path / MANIFEST, kept.to_json())
+    if not quiet:
+        said = "; ".join(wrong[:3]) if wrong else "identical"
+        Console().print(f"read back: {count} tensors, {said}", markup=False, highlight=False, soft_wrap=True)
+    return kept, not wrong
 
 
 def _verify(artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artifact, bool]:
@@ -83,7 +123,9 @@ def _verify(artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artif
 def _tell(artifact: Artifact, console: Console, passed: bool) -> None:
     size = f"{artifact.total_bytes / 1e6:,.1f} MB in {len(artifact.files)} files"
     console.print(f"{artifact.path}  {size}", markup=False, highlight=False, soft_wrap=True)
-    if passed:
+    if not passed:
+        console.print("[red]Do not use this artifact: its runtime computes something else.[/]", highlight=False)
+    elif _runs(artifact):
         console.print(f"Next: edgeq run {artifact.path}", markup=False, highlight=False, soft_wrap=True)
     else:
-        console.print("[red]Do not use this artifact: its runtime computes something else.[/]", highlight=False)
+        console.print(f"Next: open it with {artifact.runtime}", markup=False, highlight=False, soft_wrap=True)

@@ -30,5 +30,16 @@ class GgufExporter:
 
         return export(checkpoint, Path(out), progress=progress, **options)
 
+    def read_back(self, artifact: Artifact, checkpoint: Any, *, progress: Progress | None = None) -> list[str]:
+        """What the file, read by edgeq's own reader, does not have as the checkpoint has it; empty: nothing.
+
+        Raises:
+            EdgeqError: the file can't be read.
+        """
+        from edgeq.exporters.gguf.export import FILE
+        from edgeq.exporters.gguf.read_back import read_back
+
+        return read_back(artifact.path / FILE, checkpoint, progress=progress)
+
 
 __all__ = ["GgufExporter"]

@@ -20,7 +20,8 @@ from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
 from edgeq.errors import EdgeqError
 from edgeq.exporters.gguf.blocks import to_blocks
-from edgeq.exporters.gguf.metadata import architecture, metadata, rope_factors
+from edgeq.exporters.gguf.expressible import check_expressible, graph
+from edgeq.exporters.gguf.metadata import metadata, rope_factors
 from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
 from edgeq.exporters.gguf.vocabulary import vocabulary
 from edgeq.files import new_folder, write_bytes, write_json
@@ -74,21 +75,21 @@ def export(
     """
     spec = checkpoint.spec
     check_supported(spec)
-    if context is not None:
-        if not 0 < context <= spec.max_positions:
-            raise EdgeqError(f"a context of {context} is out of range", hint=f"1 to {spec.max_positions}")
-        spec = replace(spec, max_positions=context)
+    context = spec.max_positions if context is None else context
+    if not 0 < context <= spec.max_positions:
+        raise EdgeqError(f"a context of {context} is out of range", hint=f"1 to {spec.max_positions}")
+    check_expressible(spec, context)
     entries = list(_entries(checkpoint))
     sizes = Counter({e.type: 0 for e in entries})
     for e in entries:
         sizes[e.type] += math.prod(e.shape)
     tokenizer = checkpoint.tokenizer_files()
-    keys = metadata(spec, sizes.most_common(1)[0][0]) | vocabulary(tokenizer, spec)
+    keys = metadata(spec, sizes.most_common(1)[0][0], context) | vocabulary(tokenizer, spec)
     with new_folder(out, force=force) as folder:
         _write(folder / FILE, checkpoint, entries, keys, progress)
         for name, content in tokenizer.items():
             write_bytes(folder / name, content if isinstance(content, bytes) else content.read_bytes())
-        artifact = _manifest(checkpoint, spec, folder, plan or {})
+        artifact = _manifest(checkpoint, replace(spec, max_positions=context), folder, plan or {})
         write_json(folder / MANIFEST, artifact.to_json())
     return replace(artifact, path=out)
 
@@ -129,12 +130,12 @@ def _write(
 ) -> None:
     import gguf
 
-    writer = gguf.GGUFWriter(path, architecture(checkpoint.spec))
+    writer = gguf.GGUFWriter(path, graph(checkpoint.spec).name)
     for key, value in keys.items():
         _add(writer, key, value)
     factors = rope_factors(checkpoint.spec)
-    if factors is not None:
-        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
+    for name, values in factors.items():
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
     for e in entries:
         kind = gguf.GGMLQuantizationType(_NUMBERS[e.type][0])
         block = _NUMBERS[e.type][1]
@@ -145,8 +146,8 @@ def _write(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    if factors is not None:
-        writer.write_tensor_data(factors)
+    for values in factors.values():
+        writer.write_tensor_data(values)
     for i, e in enumerate(entries):
         if progress:
             progress(i, len(entries), e.name)

@@ -17,7 +17,7 @@ from edgeq.model.gguf_pretokenizers import known_pre_tokenizers, pre_tokenizer
 from edgeq.model.spec import ModelSpec
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-_PROBE = (
+PROBE = (
     "Hello, World!  I'm 12345 years old; it's 3.14159\n\n\tdef f(x):\n        return x_1 + camelCaseHTTPServer\r\n"
     "“Ünïcödé” naïve ﬁ e\u0301 日本語テスト 한국어 Привет مرحبا 😀👍🏽   trailing   \n  'S 'll"
     " DON'T 1,000,000 ٣٤٥ ²³ a\u0300b"
@@ -49,12 +49,12 @@ def vocabulary(files: Mapping[str, Path | bytes], spec: ModelSpec) -> dict[str, 
     merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges", [])]
     if pieces:
         found["scores"] = _scores(tokens, merges)
-        found["add_space_prefix"] = "Prepend" in json.dumps(data.get("normalizer"))
+        found["add_space_prefix"] = _prefixes(raw)
     else:
         found["pre"] = _pre_name(raw, data, spec)
         found["merges"] = merges
         found["add_space_prefix"] = False
-    ids = {"bos": spec.bos_id, "eos": spec.eos_ids[0] if spec.eos_ids else None, "padding": spec.pad_id}
+    ids = {"bos": spec.bos_id, "padding": spec.pad_id, **dict(zip(("eos", "eot", "eom"), spec.eos_ids, strict=False))}
     ids["unknown"] = {t: i for i, t in enumerate(tokens)}.get(str(model.get("unk_token")))
     found |= {f"{name}_token_id": i for name, i in ids.items() if i is not None}
     keys = {f"tokenizer.ggml.{name}": value for name, value in found.items()}
@@ -90,25 +90,40 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
     rank: dict[str, int] = {}
     for i, merge in enumerate(merges):
         rank.setdefault(merge.replace(" ", "", 1), i + 1)
-    return [float(-rank.get(t, 0)) for t in tokens]
+    last = len(merges) + 1.0  # of what no merge makes
+    return [float(-rank.get(t, 0 if len(t) == 1 else last)) for t in tokens]
 
 
-def _pre_name(raw: Path | bytes, data: dict[str, Any], spec: ModelSpec) -> str:
-    """The name of the pre-tokenizer that cuts the probe as this one does."""
+def _pre_name(raw: Path | bytes, data: Mapping[str, Any], spec: ModelSpec) -> str:
+    """The name of the pre-tokenizer that cuts the probe as this one does, and takes whole words alike."""
     from tokenizers import Tokenizer, normalizers
 
-    wanted = Tokenizer.from_str(_read(raw).decode()).encode(_PROBE, add_special_tokens=False).ids
+    own = Tokenizer.from_str(_read(raw).decode())
+    wanted = _cuts(own.normalizer, own.pre_tokenizer)
+    whole = bool(data["model"].get("ignore_merges"))
     for name in known_pre_tokenizers():
         found = pre_tokenizer(name, spec.name)
-        made = Tokenizer.from_str(json.dumps({**data, "normalizer": None, "post_processor": None}))
-        made.pre_tokenizer = found.build()
-        if found.nfc:
-            made.normalizer = normalizers.NFC()
-        if made.encode(_PROBE, add_special_tokens=False).ids == wanted:
+        if found.ignore_merges != whole:
+            continue
+        if _cuts(normalizers.NFC() if found.nfc else None, found.build()) == wanted:
             return name
     raise EdgeqError(
         "the tokenizer cuts text in a way that llama.cpp has no name for", where=spec.name, hint="Export to onnx"
     )
+
+
+def _cuts(normalizer: Any, cutter: Any) -> list[str]:
+    """The words of the probe, as the merges see them."""
+    text = normalizer.normalize_str(PROBE) if normalizer else PROBE
+    return [word for word, _ in cutter.pre_tokenize_str(text)] if cutter else [text]
+
+
+def _prefixes(raw: Path | bytes) -> bool:
+    """A space is put before a text, by a normalizer or a pre-tokenizer."""
+    from tokenizers import Tokenizer
+
+    found: list[str] = Tokenizer.from_str(_read(raw).decode()).encode("a", add_special_tokens=False).tokens
+    return bool(found) and found[0].startswith("\u2581")
 
 
 def _adds_bos(raw: Path | bytes, spec: ModelSpec) -> bool:

@@ -1,0 +1,128 @@
+"""A written file, read back: the tensors, the architecture and the tokenizer that were meant.
+
+No runtime of edgeq's opens a GGUF file, so that this stands in for `edgeq verify`: edgeq's own reader, which shares
+no code with the writer, has to find in the file what the checkpoint holds, every number bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.weights import Weights
+from edgeq.decoder.rope import frequencies
+from edgeq.exporters.gguf.expressible import graph, window_of
+from edgeq.exporters.gguf.vocabulary import PROBE
+from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.tensors import tensors
+from edgeq.model.weights import open_source
+from edgeq.registry import Progress
+
+_FACTS = ("hidden_size", "vocab_size", "tied", "norm_layout", "head_bias", "bos_id")
+_NUMBERS = ("norm_eps", "embed_scale", "residual_scale", "logit_scale", "logit_softcap")
+
+
+def read_back(path: Path, checkpoint: Weights, *, progress: Progress | None = None) -> list[str]:
+    """What of the file is not what the checkpoint says, in words; empty when it is the same model.
+
+    Raises:
+        EdgeqError: the file can't be read at all.
+    """
+    file = open_source(path)
+    wrong = [f"{what} was read back as something else" for what in different_facts(checkpoint.spec, file.spec)]
+    if wrong:
+        return wrong
+    found = tensors(checkpoint.spec)
+    for i, t in enumerate(found):
+        if progress:
+            progress(i, len(found), t.name)
+        meant = checkpoint.load(t.name)
+        values = meant.dequantize() if isinstance(meant, QuantizedTensor) else meant
+        if t.role == "norm":
+            values = values + np.float32(checkpoint.spec.norm_offset)
+        if not _same_bits(values, file.load(t.name)):
+            wrong.append(f"{t.name} was read back with other values")
+    ours, theirs = (_probe_ids(w.tokenizer_files()["tokenizer.json"]) for w in (checkpoint, file))
+    if ours != theirs:
+        wrong.append("the tokenizer read back gives other tokens")
+    return wrong
+
+
+def _same_bits(a: npt.NDArray[np.float32], b: Any) -> bool:
+    if not isinstance(b, np.ndarray) or a.shape != b.shape or not a.dtype == b.dtype == np.float32:
+        return False
+    return bool(np.array_equal(a.view(np.uint32), b.view(np.uint32)))
+
+
+def _probe_ids(content: Path | bytes) -> list[int]:
+    from tokenizers import Tokenizer
+
+    raw = content if isinstance(content, bytes) else content.read_bytes()
+    ids: list[int] = Tokenizer.from_str(raw.decode()).encode(PROBE).ids
+    return ids
+
+
+def different_facts(meant: ModelSpec, found: ModelSpec) -> Iterator[str]:
+    """Names of what two specs of one model disagree on, as far as it changes what the model computes.
+
+    `found` may be for shorter sequences; it has the norms' offsets added to their weights.
+    """
+    if graph(meant).name != graph(found).name or meant.n_layers != found.n_layers:
+        yield "the architecture"
+        return
+    for name in _FACTS:
+        if getattr(meant, name) != getattr(found, name):
+            yield name
+    for name in _NUMBERS:
+        if not _close(getattr(meant, name), getattr(found, name)):
+            yield name
+    if not set(meant.eos_ids) <= set(found.eos_ids):
+        yield "eos_ids"
+    for i, (a, b) in enumerate(zip(meant.layers, found.layers, strict=True)):
+        if a.ffn != b.ffn:
+            yield f"layer {i}'s MLP"
+        assert isinstance(a.mixer, Attention) and isinstance(b.mixer, Attention)
+        for name in _different_attention((a.mixer, meant), (b.mixer, found)):
+            yield f"layer {i}'s {name}"
+
+
+Side = tuple[Attention, ModelSpec]
+
+
+def _different_attention(meant: Side, found: Side) -> Iterator[str]:
+    for field in fields(Attention):
+        a, b = getattr(meant[0], field.name), getattr(found[0], field.name)
+        if field.name == "rope":
+            same = _same_rope(meant, found)
+        elif field.name == "window":
+            same = window_of(meant[0], found[1]) == window_of(*found)
+        else:
+            same = _close(a, b) if isinstance(a, float) else a == b
+        if not same:
+            yield field.name
+
+
+def _same_rope(meant: Side, found: Side) -> bool:
+    """The same angles, whatever the kind is called: a file says Llama 3's scaling by its factors."""
+    if meant[0].rope is None or found[0].rope is None:
+        return meant[0].rope is found[0].rope
+    for length in (None, found[1].max_positions):
+        a, b = (frequencies(m.rope, s.max_positions, length) for m, s in (meant, found) if m.rope is not None)
+        if a.inverse.shape != b.inverse.shape or not np.allclose(a.inverse, b.inverse, rtol=1e-6, atol=0):
+            return False
+        if not _close(a.attention_factor, b.attention_factor):
+            return False
+    return True
+
+
+def _close(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(a, b, rel_tol=1e-6)
