@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float32]
 
 BLOCK = 128  # columns whose mutual compensation is done one by one; what came before them is one matrix product
 ROUNDS = 1  # of refit and descent
-ROW_CHUNK = 1 << 24  # weights solved at once: rows are independent, and memory is bounded
+ROW_CHUNK = 1 << 22  # weights solved at once: rows are independent, and memory is bounded
 
 
 def gptq(

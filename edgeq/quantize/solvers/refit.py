@@ -25,7 +25,7 @@ from edgeq.scheme import Grid
 Tensor = torch.Tensor
 
 RIDGE = 1e-4  # of each parameter's curvature: pulls towards the present value what the data hardly determine
-SYSTEMS_BYTES = 1 << 27  # of the normal equations solved at once
+SYSTEMS_BYTES = 1 << 25  # of the normal equations solved at once
 
 
 @dataclass(frozen=True, slots=True)
