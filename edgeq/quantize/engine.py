@@ -122,6 +122,7 @@ def _run(
         grids = allocated(weights, recipe, text, work, _key(key, text), report)
     plan = shards(weights.spec, recipe.scheme, grids)
     log = Journal(work, _key(key, text, to_json(grids)) if text or grids else key)
+    before = sum(d.step_seconds for d in log.done.values())  # of runs that were interrupted
     clear(work, keep=log.files())
     left = {name: items for name, items in plan.items() if name not in log.done}
     check_room(work, needs(left).disk_bytes + work_bytes(weights.spec, method, 0 if text is None else text.tokens.size))
@@ -132,7 +133,7 @@ def _run(
 
         CalibratedRun(weights, method, plan, text.tokens, log, report, recipe.activations).run()
     _finish_files(weights, recipe, plan, log, text, work, tokenizer, origin)
-    write_report(work, forecast, time.perf_counter() - started, _stored(plan, log, recipe), log.done)
+    write_report(work, forecast, before + time.perf_counter() - started, _stored(plan, log, recipe), log.done)
 
 
 def _finish_files(

@@ -7,6 +7,7 @@ would have given. Only packed codes are ever held for all of a tensor. Runs on n
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -81,6 +82,7 @@ def stream_shards(
         if shard in log.done:
             done += sum(i.tensor.numel for i in items)
             continue
+        started = time.perf_counter()
         found: dict[str, Array] = {}
         errors: dict[str, float] = {}
         for item in items:
@@ -90,7 +92,8 @@ def stream_shards(
             if error is not None:
                 errors[item.tensor.name] = error
             done += item.tensor.numel
-        log.add(shard, *write_shard(log.folder / shard, found), errors)
+        written = write_shard(log.folder / shard, found)
+        log.add(shard, *written, errors, step_seconds=time.perf_counter() - started)
     report(total, total, "done")
 
 
