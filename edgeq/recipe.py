@@ -141,6 +141,8 @@ class Recipe:
         """`gptq-int4-g32-sym`, `gptq-affine4-g32`, `gptq-nf4-g64`, `gptq-q4_k`, or `...-a8-static`."""
         group = f"-g{self.group_size}" if self.group_size > 0 else ""
         acts = "" if self.activations == "float" else f"-a8-{self.activations}"
+        if {"mixed", "omq"} & set(self.method.split("+")) and (self.budget or self.target):
+            return "-".join(filter(None, (self.method, self.budget, self.target))).lower().replace(" ", "") + acts
         kind = f"{self.grid}{self.bits}{group}" if self.grid in ("int", "affine") else self.grid
         if self.grid in CODEBOOK_GRIDS:
             kind += group
