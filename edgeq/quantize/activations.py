@@ -82,9 +82,9 @@ def asymmetric(low: float, high: float, bits: int = BITS) -> ActivationGrid:
 
 def ranges(sample: InputSample) -> Iterator[Range]:
     """Ranges worth trying."""
-    low, high = min(0.0, float(sample.x.min())), max(0.0, float(sample.x.max()))
+    low, high = float(sample.low.min()), float(sample.high.max())
     magnitude = sample.x.abs()
-    limit = float(magnitude.max())
+    limit = max(-low, high)
     thresholds = [quantile(magnitude, sample.weight, p) for p in PERCENTILES]
     thresholds += [entropy_threshold(magnitude, sample.weight), *(limit * f for f in SHRINKS)]
     for threshold in thresholds:

@@ -21,14 +21,24 @@ class InputSample:
     """Attributes:
     x: float32 (tokens, K).
     weight: float64 (tokens,): how many tokens of the text each one stands for.
+    low, high: float32 (K,): range of each channel over all of the text, zero inside.
+    power: float32 (K,): mean square of each channel over all of the text.
     """
 
     x: Tensor
     weight: Tensor
+    low: Tensor
+    high: Tensor
+    power: Tensor
 
     def mean(self, per_token: Tensor) -> float:
         """The text's mean of a value that x's tokens have, (tokens,)."""
         return float((per_token.double() * self.weight).sum() / self.weight.sum())
+
+    def scaled(self, columns: Tensor) -> InputSample:
+        """The sample of the input divided by positive `columns` (K,)."""
+        low, high, power = self.low / columns, self.high / columns, self.power / columns.square()
+        return InputSample(self.x / columns, self.weight, low, high, power)
 
 
 def sample_of(batches: Iterable[Tensor]) -> InputSample:
@@ -38,15 +48,19 @@ def sample_of(batches: Iterable[Tensor]) -> InputSample:
         ValueError: there is no token.
     """
     rows, weights = [], []
+    low = high = torch.zeros(1)
+    power, tokens = torch.zeros(1, dtype=torch.float64), 0
     for x in batches:
         order = x.abs().amax(1).argsort(descending=True, stable=True)
         extreme, rest = order[:EXTREME], order[EXTREME:].sort().values
         some = rest[EVERY // 2 :: EVERY] if len(rest) > EVERY // 2 else rest
         rows += [x[extreme], x[some]]
         weights += [torch.ones(len(extreme)), torch.full((len(some),), len(rest) / max(1, len(some)))]
-    if not rows:
+        low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
+        power, tokens = power + x.square().sum(0, dtype=torch.float64), tokens + len(x)
+    if not tokens:
         raise ValueError("a sample of no tokens")
-    return InputSample(torch.cat(rows), torch.cat(weights).double())
+    return InputSample(torch.cat(rows), torch.cat(weights).double(), low, high, (power / tokens).float())
 
 
 @torch.no_grad()

@@ -1,33 +1,38 @@
 """SmoothQuant (arXiv 2211.10438): channels with large inputs hand their size over to the weights.
 
-s = max|x|^a / max|w|^(1-a), folded where AWQ's scales are; how much is handed over, `a`, is searched for each place
-by the error that 8-bit weights and activations together leave in the output.
+The scales fold where AWQ's do. The paper's are s = max|x|^a / max|w|^(1-a) with one strength `a` for the model. Here
+each place gets the best of a family that also holds b, c in s = max|x|^a rms(x)^c / max|w|^b, by the noise that 8-bit
+weights and activations together add to the output: a rounding to steps of d adds d^2 / 12.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 
-from edgeq.decoder.fake_quant import fake_quantized
-from edgeq.quantize.activations import DYNAMIC, static_grid
 from edgeq.quantize.block import Block
-from edgeq.quantize.grids import min_max
 from edgeq.quantize.sample import InputSample, sample_inputs
-from edgeq.quantize.solvers.rtn import rounded
+from edgeq.quantize.transforms.awq import feeds_back
 from edgeq.quantize.transforms.fold import FoldPoint, apply, fold_points, group_of
+from edgeq.scheme import Grid
 
 Tensor = torch.Tensor
 
-STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-FLOOR = 1e-5  # of the largest maximum: smaller ones, dead channels among them, count as this
+STRENGTHS = tuple(k / 10 for k in range(11))  # a
+WEIGHTS = (0.0, 0.25, 0.5, 0.75)  # b
+ENERGIES = (0.0, 0.3, 0.6)  # c
+LEVELS = 255  # steps of an 8-bit activation
+FED_BACK = 0.5  # what error feedback leaves of the noise of the weights, roughly
+ROWS = 128  # of each matrix, whose steps stand for all
+FLOOR = 1e-5  # of the largest: smaller maxima, those of dead channels among them, count as this
 
 
 @torch.no_grad()
 def smooth(block: Block) -> None:
-    """Smooth every fold point of the block where that lowers the error of what reads it.
+    """Smooth every fold point of the block where that lowers the noise in what reads it.
 
     Reads `block.activations`: whether the inputs will be rounded token by token or to one static grid. Without
     quantized activations there is nothing to smooth for, and nothing is done.
@@ -45,46 +50,82 @@ def smooth(block: Block) -> None:
 def best_scale(
     block: Block, point: FoldPoint, sample: InputSample, activations: Literal["dynamic", "static"]
 ) -> Tensor | None:
-    """float32 (channels,): the best of all strengths; None where leaving the channels alone is best."""
-    x = point.gather(sample.x.abs().amax(0)).amax(-1)
+    """float32 (channels,): the best of the family; None where leaving the channels alone is best."""
+    x = _floored(point.gather(torch.maximum(sample.high, -sample.low)).amax(-1))
+    rms = _floored(point.gather(sample.power).mean(-1).sqrt())
     names = [n for n in point.targets if n in block.grids]
-    w = torch.stack([point.gather(block.current[n].abs().amax(0)).amax(-1) for n in names]).amax(0)
-    best, least = None, _error(block, point, names, sample, torch.ones(point.channels), activations)
-    for strength in STRENGTHS:
-        scale = smoothing(x, w, strength)
-        error = _error(block, point, names, sample, scale, activations)
-        if error < least:
-            best, least = scale, error
+    w = _floored(torch.stack([point.gather(block.current[n].abs().amax(0)).amax(-1) for n in names]).amax(0))
+    matrices = [Reader.of(block.current[n], block.grids[n]) for n in names]
+    feedback = FED_BACK if block.method is not None and feeds_back(block.method) else 1.0
+    best, least = None, noise(sample, matrices, torch.ones(len(sample.low)), activations, feedback)
+    for a, b, c in product(STRENGTHS, WEIGHTS, ENERGIES):
+        log = a * x.log() + c * rms.log() - b * w.log()
+        scale = (log - log.mean()).exp()
+        found = noise(sample, matrices, point.spread(scale), activations, feedback)
+        if found < least:
+            best, least = scale, found
     return best
 
 
-def smoothing(x: Tensor, w: Tensor, strength: float) -> Tensor:
-    """max|x|^a / max|w|^(1-a) of channels, scaled to a geometric mean of 1."""
-    x, w = (m.clamp_min(FLOOR * float(m.max())) if float(m.max()) > 0 else torch.ones_like(m) for m in (x, w))
-    log = strength * x.log() - (1 - strength) * w.log()
-    return (log - log.mean()).exp()
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A matrix that reads the input, as far as the noise depends on it.
+
+    Attributes:
+        rows: float32 (some rows, K), each of which stands for `share` of them.
+        power: float32 (K,): sum of the squares of each column, all rows.
+    """
+
+    rows: Tensor
+    share: float
+    power: Tensor
+    grid: Grid
+
+    @classmethod
+    def of(cls, weight: Tensor, grid: Grid) -> Reader:
+        rows = weight[:: max(1, len(weight) // ROWS)]
+        return cls(rows, len(weight) / len(rows), weight.square().sum(0), grid)
+
+    def step_powers(self, columns: Tensor) -> Tensor:
+        """float32 (K,): sum over all rows of the squared step that the grid's whole range takes, under a scale."""
+        grid, width = self.grid, len(columns)
+        size = width if grid.group_size == -1 else grid.group_size
+        scaled = torch.nn.functional.pad(self.rows * columns, (0, -width % size))
+        groups = scaled.reshape(len(scaled), -1, size)
+        if grid.symmetric:
+            spans = groups.abs().amax(2) * 2
+        else:
+            spans = groups.amax(2).clamp_min(0) - groups.amin(2).clamp_max(0)
+        steps = (spans / (grid.levels - 1)).square().sum(0) * self.share
+        return steps.repeat_interleave(size)[:width]
 
 
-def _error(
-    block: Block,
-    point: FoldPoint,
-    names: list[str],
+def noise(
     sample: InputSample,
-    scale: Tensor,
+    matrices: list[Reader],
+    columns: Tensor,
     activations: Literal["dynamic", "static"],
+    feedback: float = 1.0,
 ) -> float:
-    """Sum over the matrices of their output's error, each relative to its output."""
-    columns = point.spread(scale)
-    moved = InputSample(sample.x / columns, sample.weight)
-    weights = [block.current[n] * columns for n in names]
-    stored = [
-        torch.from_numpy(rounded(w.numpy(), min_max(w.numpy(), block.grids[n]), block.grids[n]).dequantize())
-        for n, w in zip(names, weights, strict=True)
-    ]
-    grid = DYNAMIC if activations == "dynamic" else static_grid(moved, torch.cat(weights))
-    read, total = fake_quantized(moved.x, grid), 0.0
-    for w, q in zip(weights, stored, strict=True):
-        output = F.linear(moved.x, w)
-        off = sample.mean((F.linear(read, q) - output).square().sum(1))
-        total += off / max(sample.mean(output.square().sum(1)), 1e-30)
+    """Noise in the outputs of matrices that share an input divided by `columns` (K,), each relative to its output.
+
+    A channel whose values are smaller than half a step rounds to zero, and loses no more than its own power.
+    """
+    moved, total = sample.scaled(columns), 0.0
+    if activations == "static":
+        step = (float(moved.high.max()) - float(moved.low.min())) / LEVELS
+        lost = moved.power.clamp_max(step**2 / 12)
+    else:
+        steps = (moved.x.amax(1).clamp_min(0) - moved.x.amin(1).clamp_max(0)) / LEVELS
+        lost = moved.power.clamp_max(moved.mean(steps.square()) / 12)
+    for matrix in matrices:
+        gain = matrix.power * columns.square()
+        output = float((gain * moved.power).sum())
+        rounding = float((matrix.step_powers(columns) * moved.power).sum()) / 12 * feedback
+        total += (float((gain * lost).sum()) + rounding) / max(output, 1e-30)
     return total
+
+
+def _floored(maxima: Tensor) -> Tensor:
+    most = float(maxima.max())
+    return maxima.clamp_min(FLOOR * most) if most > 0 else torch.ones_like(maxima)
