@@ -11,10 +11,11 @@ from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import parameters, tensors
 from edgeq.scheme import Scheme
 
-SAMPLES, LENGTH = 128, 2048  # calibration text of the published GPTQ, AWQ and AutoRound recipes
+SAMPLES, LENGTH = 64, 512  # calibration text of edgeq's recipes where they say nothing else
 TOKENS = SAMPLES * LENGTH
 _PROCESS = 400_000_000  # interpreter with torch loaded
-_SEARCH_RATE = 30e6  # weights a second of an element-wise scale search on one machine's cores; an assumption
+_SEARCH_RATE = 5e6  # weights a second of a fine scale search; measured on two cores, int4 in groups of 32
+_AWQ_SEARCHES = 2  # of all weights besides: candidates on some rows of each matrix
 _EFFICIENCY = 0.5  # share of the measured matrix rate that a whole block reaches; an assumption
 
 
@@ -38,10 +39,10 @@ class Needs:
 def quantization_needs(spec: ModelSpec, scheme: Scheme, rate: Figure | None = None) -> Needs:
     """Estimate for a streaming engine: one block of weights in float32, hidden states on disk.
 
-    Arithmetic, for P weights of linear layers, n = 128 * 2048 calibration tokens and a (rows, columns) layer:
+    Arithmetic, for P weights of linear layers, n = 64 * 512 calibration tokens and a (rows, columns) layer:
     calibrated methods run each block twice, 4 P n; GPTQ (arXiv 2210.17323) adds 2 n columns^2 for the Hessian,
-    columns^3 for its factor and rows * columns^2 for the solve; AWQ (2306.00978) 20 grid points, 2 P n/4 each (a
-    quarter of the text); AutoRound (2309.05516) 200 steps of 8 * 2048 tokens, forward and backward, 6 P a token.
+    columns^3 for its factor and rows * columns^2 for the solve; AWQ (2306.00978) searches scales more often; AutoRound
+    (2309.05516) takes 200 steps of 8 * 512 tokens, forward and backward, 6 P a token.
     """
     weights, widest = _linear(spec)
     flop = sum(_flop(part, spec, weights) for part in scheme.method.split("+"))
@@ -52,7 +53,8 @@ def quantization_needs(spec: ModelSpec, scheme: Scheme, rate: Figure | None = No
     states = 2 * 2 * TOKENS * spec.hidden_size if calibrated else 0  # in and out, two bytes a value
     source = 2 * parameters(spec)
     disk = source + states + weight_bytes(spec, scheme)
-    hours, basis = _hours(weights, flop, rate)
+    searches = 1 + _AWQ_SEARCHES * ("awq" in scheme.method.split("+"))
+    hours, basis = _hours(searches * weights, flop, rate)
     return Needs(ram, disk, float(flop), hours, basis)
 
 
@@ -78,10 +80,10 @@ def _flop(method: str, spec: ModelSpec, weights: int) -> float:
     if method == "gptq":
         return 4.0 * weights * TOKENS + _gptq_flop(spec)
     if method == "awq":
-        return 4.0 * weights * TOKENS + 20 * 2.0 * weights * TOKENS / 4
+        return 4.0 * weights * TOKENS
     if method == "smoothquant":
         return 2.0 * weights * TOKENS
-    return 200 * 8 * 2048 * 6.0 * weights if method == "autoround" else 0.0
+    return 200 * 8 * LENGTH * 6.0 * weights if method == "autoround" else 0.0
 
 
 @cache
@@ -97,7 +99,7 @@ def largest_block(spec: ModelSpec) -> int:
 def _hours(weights: int, flop: float, rate: Figure | None) -> tuple[float | None, str]:
     search = weights / _SEARCH_RATE
     if flop == 0:
-        return search / 3600, f"{_SEARCH_RATE / 1e6:.0f} M weights/s of scale search (assumed)"
+        return search / 3600, f"{_SEARCH_RATE / 1e6:.0f} M weights/s of scale search (measured on two cores)"
     if rate is None or rate.value <= 0:
         return None, "no matrix rate of this device is known"
     seconds = search + flop / (rate.value * _EFFICIENCY)

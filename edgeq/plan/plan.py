@@ -27,6 +27,7 @@ from edgeq.plan.targets import SAME_WIDTH, TARGETS, Support, Target, unavailable
 from edgeq.plan.words import gb
 from edgeq.scheme import Scheme
 
+PATIENCE_HOURS = 12.0  # a night: what takes longer to make is not recommended
 SLOW = 0.25  # of the expected speed, where a target has to unpack a scheme's weights at every use; assumed
 _SMALLEST = ("smollm2-360m", "smollm2-135m")
 TIGHT = 0.9  # above this share of the memory, other programs will feel it
@@ -38,7 +39,8 @@ class Plan:
     candidates: those that fit, best first.
     rejected: those that don't, with their reasons; the nearest to fitting first.
     absent: targets that this device can't run at all, with the reason.
-    recommended: the best candidate edgeq can make today, else the best of all; None when nothing fits.
+    recommended: the best candidate edgeq can make today, within `PATIENCE_HOURS` if any, else the best of all; None
+        when nothing fits.
     next_commands: what to type next, in order; empty when edgeq can't make any candidate.
     relief: with no candidate, what would have to give.
     notes: what to know about the plan as a whole.
@@ -70,7 +72,7 @@ def make_plan(device: Device, spec: ModelSpec, request: Request, experience: Exp
     judged = [c for t in wanted if missing[t.name] is None for c in _judge_target(device, spec, request, t, known)]
     fitting = order([c for c in judged if c.fits], request.objective, request.batch)
     rejected = sorted((c for c in judged if not c.fits), key=lambda c: c.footprint.total - c.capacity)
-    best = next((c for c in fitting if c.not_yet is None), fitting[0] if fitting else None)
+    best = _recommended(fitting)
     return Plan(
         device=device,
         model=spec,
@@ -85,6 +87,13 @@ def make_plan(device: Device, spec: ModelSpec, request: Request, experience: Exp
         relief=() if fitting else tuple(relief(device, spec, request, rejected, _smaller(spec))),
         notes=tuple(_notes(device, spec, request)),
     )
+
+
+def _recommended(fitting: list[Candidate]) -> Candidate | None:
+    """The best that edgeq can make, and make before the user has given up; else what it could with patience."""
+    made = [c for c in fitting if c.not_yet is None]
+    soon = [c for c in made if (c.footprint.quantization.hours or 0.0) <= PATIENCE_HOURS]
+    return next(iter((*soon, *made, *fitting)), None)
 
 
 def _judge_target(

@@ -129,7 +129,7 @@ def budget_bytes(spec: ModelSpec, recipe: Recipe, options: Mapping[str, Sequence
 
 
 def _fixed_bytes(spec: ModelSpec, recipe: Recipe, options: Mapping[str, Sequence[Grid]]) -> int:
-    """What the file holds beside codes: norms and biases in single precision, and a GGUF's header with its tokenizer."""
+    """What the file holds beside codes: norms and biases in single precision, a GGUF's header with its tokenizer."""
     plain = sum(4 * t.numel for t in tensors(spec) if t.name not in options)
     return plain + (header(spec).n_bytes if recipe.target == "gguf" else 0)
 
