@@ -22,6 +22,8 @@ Tensor = torch.Tensor
 Range = tuple[float, float]  # of values, zero inside
 
 BITS = 8
+WIDE_BITS = 16  # of a static input that 8 bits would ruin: one scale can't hold values a thousand times the usual
+TOO_MUCH = 0.01  # of a layer's output lost to 8 bits, token by token
 PERCENTILES = (0.999, 0.9999, 0.99999)
 SHRINKS = tuple(0.86**k for k in range(28))  # down to a seventieth of the whole range
 FINALISTS = 4  # ranges that are judged by the output itself
@@ -57,6 +59,7 @@ def activation_grids(
 def static_grid(sample: InputSample, weight: Tensor, *, bits: int = BITS) -> ActivationGrid:
     """The range that leaves the least mean square error in the output.
 
+    Where even that costs more than `TOO_MUCH` the grid has 16 bits over the whole range.
     Errors of different channels are taken as independent to choose the finalists, who are judged by the output.
 
     Args:
@@ -65,12 +68,22 @@ def static_grid(sample: InputSample, weight: Tensor, *, bits: int = BITS) -> Act
     power = weight.square().sum(0)  # what an error of one in a channel adds to the output
     grids = list({asymmetric(low, high, bits): None for low, high in ranges(sample)})
     ranked = sorted(grids, key=lambda g: sample.mean((fake_quantized(sample.x, g) - sample.x).square() @ power))
-    return min(ranked[:FINALISTS], key=lambda g: output_error(sample, weight, g))
+    best = min(ranked[:FINALISTS], key=lambda g: output_error(sample, weight, g))
+    if bits < WIDE_BITS and lost_share(sample, weight, best) > TOO_MUCH:
+        return asymmetric(float(sample.low.min()), float(sample.high.max()), WIDE_BITS)
+    return best
 
 
 def output_error(sample: InputSample, weight: Tensor, grid: ActivationGrid) -> float:
     """Mean of |W (x_quantized - x)|^2 over the text."""
     return sample.mean(F.linear(fake_quantized(sample.x, grid) - sample.x, weight).square().sum(1))
+
+
+def lost_share(sample: InputSample, weight: Tensor, grid: ActivationGrid) -> float:
+    """The share of the output that rounding the input loses, of tokens weighed alike whatever they put out."""
+    off = F.linear(fake_quantized(sample.x, grid) - sample.x, weight).square().sum(1)
+    output = F.linear(sample.x, weight).square().sum(1)
+    return sample.mean(off, shared=True) / max(sample.mean(output, shared=True), 1e-30)
 
 
 def asymmetric(low: float, high: float, bits: int = BITS) -> ActivationGrid:

@@ -21,46 +21,60 @@ class InputSample:
     """Attributes:
     x: float32 (tokens, K).
     weight: float64 (tokens,): how many tokens of the text each one stands for.
+    share: float64 (tokens,): likewise, each token weighed against what it makes the layers put out: a first token
+        that puts out ten thousand times the usual must not hide what happens to all others.
     low, high: float32 (K,): range of each channel over all of the text, zero inside.
-    power: float32 (K,): mean square of each channel over all of the text.
+    power: float32 (K,): mean square of each channel over all of the text, tokens weighed as in `share`.
     """
 
     x: Tensor
     weight: Tensor
+    share: Tensor
     low: Tensor
     high: Tensor
     power: Tensor
 
-    def mean(self, per_token: Tensor) -> float:
-        """The text's mean of a value that x's tokens have, (tokens,)."""
-        return float((per_token.double() * self.weight).sum() / self.weight.sum())
+    def mean(self, per_token: Tensor, *, shared: bool = False) -> float:
+        """The text's mean of a value that x's tokens have, (tokens,); `shared`: weighed as in `share`."""
+        weight = self.share if shared else self.weight
+        return float((per_token.double() * weight).sum() / weight.sum())
 
     def scaled(self, columns: Tensor) -> InputSample:
         """The sample of the input divided by positive `columns` (K,)."""
         low, high, power = self.low / columns, self.high / columns, self.power / columns.square()
-        return InputSample(self.x / columns, self.weight, low, high, power)
+        return InputSample(self.x / columns, self.weight, self.share, low, high, power)
 
 
-def sample_of(batches: Iterable[Tensor]) -> InputSample:
+def sample_of(batches: Iterable[Tensor], gain: Tensor) -> InputSample:
     """Of each batch (tokens, K) the tokens with the largest values, and some of the others at even distances.
+
+    Args:
+        gain: (K,): sum of the squares of the weights that read each channel.
 
     Raises:
         ValueError: there is no token.
     """
-    rows, weights = [], []
+    rows, weights, shares = [], [], []
     low = high = torch.zeros(1)
-    power, tokens = torch.zeros(1, dtype=torch.float64), 0
+    power, total = torch.zeros(1, dtype=torch.float64), 0.0
     for x in batches:
+        square = x.square()
+        output = square @ gain  # of each token, channels taken as independent
+        share = (1 / (output + output.median()).clamp_min(1e-30)).double()
         order = x.abs().amax(1).argsort(descending=True, stable=True)
         extreme, rest = order[:EXTREME], order[EXTREME:].sort().values
         some = rest[EVERY // 2 :: EVERY] if len(rest) > EVERY // 2 else rest
-        rows += [x[extreme], x[some]]
-        weights += [torch.ones(len(extreme)), torch.full((len(some),), len(rest) / max(1, len(some)))]
+        stands = torch.ones(len(x), dtype=torch.float64)
+        stands[some] = len(rest) / max(1, len(some))
+        for part in (extreme, some):
+            rows.append(x[part])
+            weights.append(stands[part])
+            shares.append(stands[part] * share[part])
         low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
-        power, tokens = power + x.square().sum(0, dtype=torch.float64), tokens + len(x)
-    if not tokens:
+        power, total = power + share @ square.double(), total + float(share.sum())
+    if not rows:
         raise ValueError("a sample of no tokens")
-    return InputSample(torch.cat(rows), torch.cat(weights).double(), low, high, (power / tokens).float())
+    return InputSample(torch.cat(rows), torch.cat(weights), torch.cat(shares), low, high, (power / total).float())
 
 
 @torch.no_grad()
@@ -73,4 +87,5 @@ def sample_inputs(block: Block, group: tuple[str, ...]) -> InputSample:
     if block.batches is None:
         raise ValueError("a sample of a block without calibration text")
     runner, running = BlockRunner(block.spec, block.index), block.running()
-    return sample_of(runner.input_of(group, running, x).flatten(0, -2) for x in block.batches())
+    gain = sum((running[n].square().sum(0) for n in group if n in block.grids), torch.zeros(1))
+    return sample_of((runner.input_of(group, running, x).flatten(0, -2) for x in block.batches()), gain)

@@ -85,7 +85,7 @@ def test_the_noise_is_what_rounding_really_adds(grid: Grid, activations: Literal
     g = torch.Generator().manual_seed(4)
     x = torch.randn(512, 64, generator=g) * torch.exp(0.5 * torch.randn(64, generator=g))
     w = torch.randn(32, 64, generator=g)
-    sample = sample_of([x])
+    sample = sample_of([x], w.square().sum(0))
     for columns in (torch.ones(64), torch.exp(0.5 * torch.randn(64, generator=g))):
         scaled = (w * columns).numpy()
         q = torch.from_numpy(rounded(scaled, min_max(scaled, grid), grid).dequantize())

@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from edgeq.quantize.activations import BITS, TOO_MUCH, WIDE_BITS
 from edgeq.quantize.block import Block
 from edgeq.quantize.sample import InputSample, sample_inputs
 from edgeq.quantize.transforms.awq import feeds_back
@@ -24,7 +25,6 @@ Tensor = torch.Tensor
 STRENGTHS = tuple(k / 10 for k in range(11))  # a
 WEIGHTS = (0.0, 0.25, 0.5, 0.75)  # b
 ENERGIES = (0.0, 0.3, 0.6)  # c
-LEVELS = 255  # steps of an 8-bit activation
 FED_BACK = 0.5  # what error feedback leaves of the noise of the weights, roughly
 ROWS = 128  # of each matrix, whose steps stand for all
 FLOOR = 1e-5  # of the largest: smaller maxima, those of dead channels among them, count as this
@@ -57,14 +57,24 @@ def best_scale(
     w = _floored(torch.stack([point.gather(block.current[n].abs().amax(0)).amax(-1) for n in names]).amax(0))
     matrices = [Reader.of(block.current[n], block.grids[n]) for n in names]
     feedback = FED_BACK if block.method is not None and feeds_back(block.method) else 1.0
-    best, least = None, noise(sample, matrices, torch.ones(len(sample.low)), activations, feedback)
-    for a, b, c in product(STRENGTHS, WEIGHTS, ENERGIES):
-        log = a * x.log() + c * rms.log() - b * w.log()
-        scale = (log - log.mean()).exp()
-        found = noise(sample, matrices, point.spread(scale), activations, feedback)
-        if found < least:
-            best, least = scale, found
-    return best
+    family = [None, *(_scale(x, rms, w, *abc) for abc in product(STRENGTHS, WEIGHTS, ENERGIES))]
+
+    def best(bits: int) -> tuple[float, Tensor | None]:
+        flat = torch.ones(len(sample.low))
+        columns = (flat if s is None else point.spread(s) for s in family)
+        losses = [noise(sample, matrices, c, activations, feedback, bits) for c in columns]
+        least = min(range(len(losses)), key=losses.__getitem__)
+        return losses[least], family[least]
+
+    loss, scale = best(BITS)
+    if activations == "static" and loss > len(matrices) * TOO_MUCH:
+        return best(WIDE_BITS)[1]
+    return scale
+
+
+def _scale(x: Tensor, rms: Tensor, w: Tensor, a: float, b: float, c: float) -> Tensor:
+    log = a * x.log() + c * rms.log() - b * w.log()
+    return (log - log.mean()).exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +116,19 @@ def noise(
     columns: Tensor,
     activations: Literal["dynamic", "static"],
     feedback: float = 1.0,
+    bits: int = BITS,
 ) -> float:
     """Noise in the outputs of matrices that share an input divided by `columns` (K,), each relative to its output.
 
     A channel whose values are smaller than half a step rounds to zero, and loses no more than its own power.
     """
-    moved, total = sample.scaled(columns), 0.0
+    moved, total, levels = sample.scaled(columns), 0.0, (1 << bits) - 1
     if activations == "static":
-        step = (float(moved.high.max()) - float(moved.low.min())) / LEVELS
+        step = (float(moved.high.max()) - float(moved.low.min())) / levels
         lost = moved.power.clamp_max(step**2 / 12)
     else:
-        steps = (moved.x.amax(1).clamp_min(0) - moved.x.amin(1).clamp_max(0)) / LEVELS
-        lost = moved.power.clamp_max(moved.mean(steps.square()) / 12)
+        steps = (moved.x.amax(1).clamp_min(0) - moved.x.amin(1).clamp_max(0)) / levels
+        lost = moved.power.clamp_max(moved.mean(steps.square(), shared=True) / 12)
     for matrix in matrices:
         gain = matrix.power * columns.square()
         output = float((gain * moved.power).sum())
