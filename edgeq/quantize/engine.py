@@ -113,7 +113,7 @@ def _run(
     report(0, needs(shards(source.spec, recipe.scheme)).weights, "checksums of the source")
     origin = describe_source(source)
     key = _fingerprint(source, recipe, origin)
-    forecast = predicted(source.spec, recipe, threads_now())
+    forecast = predicted(source.spec, recipe, threads_now(), method=method)
     text = _text(source, recipe, tokens, work, origin, report) if method.needs else None
     weights = _rotated(source, recipe, method)
     if method.allocation is None:

@@ -31,13 +31,14 @@ PASSES = 1.3  # through a block for its groups' inputs and its output
 REFINE_PASSES = 200 * 8 * 3  # of one sequence: steps, sequences of a step, forward and backward
 
 
-def predicted(spec: ModelSpec, recipe: Recipe, threads: int | None = None) -> Needs:
+def predicted(spec: ModelSpec, recipe: Recipe, threads: int | None = None, *, method: Method | None = None) -> Needs:
     """What quantizing a model by a recipe will take, allocation and the writing of calibration text left out.
 
     Args:
         threads: as `edgeq.quantize.engine.quantize` takes them.
+        method: the recipe's, where it is at hand.
     """
-    method, threads = find_method(recipe.method), threads or threads_now()
+    method, threads = method or find_method(recipe.method), threads or threads_now()
     plan = shards(spec, recipe.scheme)
     base = needs(plan, threads)
     length = min(recipe.calibration_length, spec.max_positions)

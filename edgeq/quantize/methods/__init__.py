@@ -88,4 +88,5 @@ def _joined(a: Method, b: Method) -> Method:
         refine=only("refinement", a.refine, b.refine, None),  # type: ignore[arg-type]
         needs=a.needs | b.needs,
         allocation=only("allocation", a.allocation, b.allocation, None),  # type: ignore[arg-type]
+        weigh=only("weighing of tokens", a.weigh, b.weigh, None),  # type: ignore[arg-type]
     )
