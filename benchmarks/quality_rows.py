@@ -9,6 +9,9 @@ from typing import Any
 
 from quality_run import Bench
 
+from edgeq.estimate.gguf_header import file_bytes
+from edgeq.model.read import read_model
+
 TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_XS", "Q3_K_M", "Q2_K")
 IMATRIX_CHUNKS = 64
 EFFORTS = {50: "autoround-light", 200: "autoround", 1000: "autoround-best"}  # edgeq's names, by iterations
@@ -123,6 +126,11 @@ def _block_types(bench: Bench) -> Iterator[Row]:
         for method in ("gptq", "qronos"):
             options = {"method": method, "grid": f"gguf-{kind.lower()}", **_text(bench)}
             yield Row("edgeq", f"{method} {kind}", options, LLAMA)
+    spec = read_model(str(bench.model))
+    for kind in ("Q4_K_M", "Q4_1", "Q3_K_M", "IQ4_XS", "Q2_K"):
+        budget = f"{file_bytes(spec, kind, True) // 10_000 / 100}MB"
+        options = {"method": "mixed+gptq", "target": "gguf", "grid": "q4_1", "embed_grid": "q4_1", "budget": budget}
+        yield Row("edgeq", f"mixed+gptq of {kind}'s bytes", options | _text(bench), LLAMA)
     common = {"embed_grid": "q8_0", **_text(bench)}
     yield Row("edgeq", "gptq IQ4_NL", {"method": "gptq", "grid": "iq4_nl", **common}, LLAMA)
     for bits, size in ((4, 64), (3, 32), (2, 32)):
@@ -139,8 +147,8 @@ def _others(bench: Bench) -> Iterator[Row]:
     uniform: Options = {"bits": 4, "group_size": 64, "symmetric": True, "embed_bits": 4, "embed_group_size": 64}
     uniform |= {"embed_symmetric": True, "method": "gptq", **_text(bench)}
     yield Row("edgeq", "gptq int4 g64 all over (4.25 bpw)", uniform, MATMUL, ("uniform",))
-    for method in ("mixed", "omq"):
-        options = {"method": method, "budget": "4.25", **_text(bench)}
+    for method in ("mixed+gptq", "omq+gptq"):
+        options = {"method": method, "budget": "4.25", "group_size": 64, "embed_group_size": 64, **_text(bench)}
         yield Row("edgeq", f"{method} 4.25 bpw", options, MATMUL, ("mixed",))
 
 

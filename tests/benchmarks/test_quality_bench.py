@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,20 @@ def test_the_ratio_is_to_the_best_peer_that_is_no_larger() -> None:
     assert ratio_at_size(_result("edgeq", "x", 0.05, 800), peers) is None
 
 
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 512,
+    "tie_word_embeddings": True,
+}
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
     for name in ("text", "calib"):
         (tmp_path / name).write_text(name)
     (tmp_path / "results").mkdir()
