@@ -68,8 +68,8 @@ def affine_grid(bits: int, group_size: int) -> Grid:
 def codebook_grid(name: str, group_size: int, *, double: bool = False) -> Grid:
     """Values of a codebook; `double`: scales are 8-bit codes on one super-scale a row (double quantization)."""
     bits = {"ternary": 2}.get(name, 4)
-    supers = {"super_size": -1, "scale_bits": 8} if double else {}
-    return Grid("codebook", bits, group_size, "none", "f16", codebook=name, **supers)
+    supers, scale_bits = (-1, 8) if double else (None, 0)
+    return Grid("codebook", bits, group_size, "none", "f16", None, name, supers, scale_bits)
 
 
 # Block types of ggml-common.h as grids: bits, group, zero, super-block, bits of a sub-scale, codebook.

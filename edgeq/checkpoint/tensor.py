@@ -145,11 +145,12 @@ def group_offsets(grid: Grid, parameters: Parameters, columns: int) -> Floats:
         return -(_per_group(grid, parameters.super_zeros, columns) * minima)
     scales = group_scales(grid, parameters, columns)
     if grid.codebook is not None:
-        return np.zeros_like(scales)
+        return np.zeros(scales.shape, np.float32)
     zero: Any = np.float32(grid.levels >> 1)
     if parameters.zero_points is not None:
         zero = parameters.zero_points.astype(np.float32)
-    return -zero * scales
+    offsets: Floats = -zero * scales
+    return offsets
 
 
 def _per_group(grid: Grid, supers: Array, columns: int) -> Floats:

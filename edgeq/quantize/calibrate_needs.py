@@ -8,7 +8,7 @@ from edgeq.recipe import Recipe
 
 CACHE_BYTES = 2 << 30  # keys and values of one batch
 ROWS = 64  # sequences of one batch at most
-EFFICIENCY = 0.4  # of a matrix product's rate, with a few dozen rows; measured
+EFFICIENCY = 0.4  # of a matrix product's rate, with a few dozen rows; assumed
 PROCESS = 330_000_000  # with torch loaded; measured
 LOGIT_COPIES = 5  # of a step's logits: float32, probabilities and their sums in double precision
 

@@ -28,12 +28,13 @@ from edgeq.quantize.head import HeadJudge
 from edgeq.quantize.hidden import HiddenStates, float_name, hidden_name, intact, write_hidden
 from edgeq.quantize.journal import Journal
 from edgeq.quantize.layout import Item, Plan, shard_name
-from edgeq.quantize.methods.composition import Method
+from edgeq.quantize.methods.composition import Method, Solver
 from edgeq.quantize.one_block import BlockResult, output_error, quantize_block, squared_error
 from edgeq.quantize.passes import Passes
 from edgeq.quantize.replay import float_embedding, replay, stored_embedding
 from edgeq.quantize.run_block import BlockRunner
 from edgeq.quantize.solvers.rtn import round_to_nearest
+from edgeq.quantize.statistics import InputStatistics
 from edgeq.quantize.stream import float_entries, relative_error, store
 from edgeq.quantize.tied import tied_statistics
 from edgeq.recipe import Activations
@@ -119,7 +120,8 @@ class CalibratedRun:
         (item,) = items
         self._tell(item.tensor.name)
         spec = self.source.spec
-        statistics, solver = None, round_to_nearest  # looked up, not multiplied: an embedding has no input
+        statistics: InputStatistics | None = None  # looked up, not multiplied: an embedding has no input
+        solver: Solver = round_to_nearest
         if spec.tied and self.method.solver is not round_to_nearest and item.grid.bits < FINE:
             statistics = tied_statistics(self.source, self.plan, self.tokens, self.log.folder, self.report)
             solver = self.method.solver

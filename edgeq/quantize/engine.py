@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edgeq import __version__
 from edgeq.artifact import sha256
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.manifest import FORMAT, MANIFEST, FileEntry, Manifest, StoredTensor
 from edgeq.checkpoint.store import TOKENIZER, Checkpoint
 from edgeq.checkpoint.weights import Weights, dense
@@ -162,9 +163,11 @@ def _finish_files(
 
 
 def _stored(plan: Plan, log: Journal, recipe: Recipe) -> dict[str, StoredTensor]:
-    dynamic = None
+    dynamic: ActivationGrid | None = None
     if recipe.activations == "dynamic":
-        from edgeq.quantize.activations import DYNAMIC as dynamic  # noqa: N811
+        from edgeq.quantize.activations import DYNAMIC
+
+        dynamic = DYNAMIC
     found = {}
     for shard, items in plan.items():
         done = log.done[shard]

@@ -77,7 +77,7 @@ def test_scales_keep_the_block_and_lower_its_quantized_error(grid: Grid, method:
     awq(b)
     assert float((runner(b.current, x) - before).abs().max()) < 1e-5 * float(before.abs().max())
     assert any(not torch.equal(b.current[n], b.original[n]) for n in b.grids)
-    assert _output_error(b) < 0.95 * plain
+    assert _output_error(b) < 0.98 * plain
 
 
 @given(seed=st.integers(0, 10_000), rank=st.integers(1, 20))

@@ -196,10 +196,10 @@ def _head(
     importance = np.ascontiguousarray(torch.cat(rows).square().mean(0).numpy())
     y, probs = pieces[0]
     weight = probs * (1 - probs)
-    rows = weight.sum(0).topk(min(HEAD_ROWS, weight.shape[1])).indices.sort().values
-    total, weight = weight.sum(-1), weight[:, rows]
+    likely = weight.sum(0).topk(min(HEAD_ROWS, weight.shape[1])).indices.sort().values
+    total, weight = weight.sum(-1), weight[:, likely]
     losses: dict[Grid, float] = {}
-    for grid, change in _changes(np.ascontiguousarray(kept[rows].numpy()), importance, choices[name]):
+    for grid, change in _changes(np.ascontiguousarray(kept[likely].numpy()), importance, choices[name]):
         moved = y @ change.T * spec.logit_scale
         mean = (weight * moved.square()).sum(-1) / weight.sum(-1).clamp_min(1e-30)
         losses[grid] = 0.5 * float((total * mean).double().mean())

@@ -181,7 +181,7 @@ class _Samples:
         if picked is None:
             order = torch.randperm(len(self._inputs), generator=self._generator)
             whole = len(order) // self._batch * self._batch
-            self._queue = iter(order[:whole].split(self._batch))
+            self._queue = iter(order[:whole].reshape(-1, self._batch))
             picked = next(self._queue)
         return self._inputs[picked], self._targets[picked]
 

@@ -221,7 +221,8 @@ def _cost(moved: Tensor, target: Tensor, plan: Feedback, part: slice) -> Tensor:
     """
     inner = plan.upper[part, part].T
     off = torch.linalg.solve_triangular(inner, target[part] - moved, upper=False, unitriangular=True)
-    return (target[part] - off).square() * plan.pivots[part, None]
+    cost: Tensor = (target[part] - off).square() * plan.pivots[part, None]
+    return cost
 
 
 def _kept_anywhere(cost: Tensor, gone: int) -> Tensor:

@@ -130,7 +130,8 @@ class TurnedWeights:
         if part in WRITERS:
             return np.ascontiguousarray(_by_rows(self._stream, values.T).T)
         if part in ("o_bias", "down_bias"):
-            return _by_rows(self._stream, values[None, :])[0]
+            turned: Floats = _by_rows(self._stream, values[None, :])[0]
+            return turned
         return values
 
     def load_rows(self, name: str, rows: slice) -> Floats:
