@@ -39,11 +39,6 @@ class InputSample:
         weight = self.share if shared else self.weight
         return float((per_token.double() * weight).sum() / weight.sum())
 
-    def scaled(self, columns: Tensor) -> InputSample:
-        """The sample of the input divided by positive `columns` (K,)."""
-        low, high, power = self.low / columns, self.high / columns, self.power / columns.square()
-        return InputSample(self.x / columns, self.weight, self.share, low, high, power)
-
 
 def sample_of(batches: Iterable[Tensor], gain: Tensor) -> InputSample:
     """Of each batch (tokens, K) the tokens with the largest values, and some of the others at even distances.

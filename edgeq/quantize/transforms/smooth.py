@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from edgeq.quantize.activations import BITS, TOO_MUCH, WIDE_BITS
@@ -21,10 +23,11 @@ from edgeq.quantize.transforms.fold import FoldPoint, apply, fold_points, group_
 from edgeq.scheme import Grid
 
 Tensor = torch.Tensor
+Floats = npt.NDArray[np.float32]
 
-STRENGTHS = tuple(k / 10 for k in range(11))  # a
-WEIGHTS = (0.0, 0.25, 0.5, 0.75)  # b
-ENERGIES = (0.0, 0.3, 0.6)  # c
+STRENGTHS = tuple(k / 10 for k in range(2, 11))  # a
+WEIGHTS = (0.0, 0.25, 0.5)  # b
+ENERGIES = (0.0, 0.3)  # c
 FED_BACK = 0.5  # what error feedback leaves of the noise of the weights, roughly
 ROWS = 128  # of each matrix, whose steps stand for all
 FLOOR = 1e-5  # of the largest: smaller maxima, those of dead channels among them, count as this
@@ -82,11 +85,11 @@ class Reader:
     """A matrix that reads the input, as far as the noise depends on it.
 
     Attributes:
-        rows: float32 (some rows, K), each of which stands for `share` of them.
+        rows: float32 (some rows, K), each of which stands for `share` of them; magnitudes, on a symmetric grid.
         power: float32 (K,): sum of the squares of each column, all rows.
     """
 
-    rows: Tensor
+    rows: Floats
     share: float
     power: Tensor
     grid: Grid
@@ -94,19 +97,19 @@ class Reader:
     @classmethod
     def of(cls, weight: Tensor, grid: Grid) -> Reader:
         rows = weight[:: max(1, len(weight) // ROWS)]
-        return cls(rows, len(weight) / len(rows), weight.square().sum(0), grid)
+        rows = rows.abs() if grid.symmetric else rows
+        return cls(rows.numpy(), len(weight) / len(rows), weight.square().sum(0), grid)
 
     def step_powers(self, columns: Tensor) -> Tensor:
         """float32 (K,): sum over all rows of the squared step that the grid's whole range takes, under a scale."""
         grid, width = self.grid, len(columns)
         size = width if grid.group_size == -1 else grid.group_size
-        scaled = torch.nn.functional.pad(self.rows * columns, (0, -width % size))
-        groups = scaled.reshape(len(scaled), -1, size)
-        if grid.symmetric:
-            spans = groups.abs().amax(2) * 2
-        else:
-            spans = groups.amax(2).clamp_min(0) - groups.amin(2).clamp_max(0)
-        steps = (spans / (grid.levels - 1)).square().sum(0) * self.share
+        # numpy: so small and many that torch's threads would wait for each other most of the time.
+        starts = np.arange(0, width, size)
+        scaled = self.rows * columns.numpy()
+        top = np.maximum(np.maximum.reduceat(scaled, starts, axis=1), 0)
+        spans = 2 * top if grid.symmetric else top - np.minimum(np.minimum.reduceat(scaled, starts, axis=1), 0)
+        steps = torch.from_numpy(np.square(spans / (grid.levels - 1)).sum(0) * np.float32(self.share))
         return steps.repeat_interleave(size)[:width]
 
 
@@ -122,17 +125,18 @@ def noise(
 
     A channel whose values are smaller than half a step rounds to zero, and loses no more than its own power.
     """
-    moved, total, levels = sample.scaled(columns), 0.0, (1 << bits) - 1
+    power, total, levels = sample.power / columns.square(), 0.0, (1 << bits) - 1
     if activations == "static":
-        step = (float(moved.high.max()) - float(moved.low.min())) / levels
-        lost = moved.power.clamp_max(step**2 / 12)
+        step = (float((sample.high / columns).max()) - float((sample.low / columns).min())) / levels
+        lost = power.clamp_max(step**2 / 12)
     else:
-        steps = (moved.x.amax(1).clamp_min(0) - moved.x.amin(1).clamp_max(0)) / levels
-        lost = moved.power.clamp_max(moved.mean(steps.square(), shared=True) / 12)
+        x = sample.x.numpy() / columns.numpy()
+        steps = torch.from_numpy(x.max(1, initial=0) - x.min(1, initial=0)) / levels
+        lost = power.clamp_max(sample.mean(steps.square(), shared=True) / 12)
     for matrix in matrices:
         gain = matrix.power * columns.square()
-        output = float((gain * moved.power).sum())
-        rounding = float((matrix.step_powers(columns) * moved.power).sum()) / 12 * feedback
+        output = float((gain * power).sum())
+        rounding = float((matrix.step_powers(columns) * power).sum()) / 12 * feedback
         total += (float((gain * lost).sum()) + rounding) / max(output, 1e-30)
     return total
 
