@@ -188,8 +188,10 @@ def _planned(file: str, model: str | None) -> Recipe:
 
 def _recipe(base: dict[str, Any], given: dict[str, Any]) -> Recipe:
     from edgeq.jsonable import from_json
-    from edgeq.recipe import Recipe
+    from edgeq.recipe import Recipe, with_presets
 
     if given.get("bits") == 16 and "embed_bits" not in given:
         given["embed_bits"] = 16  # half precision is meant for the whole model
-    return from_json(Recipe, {**base, **given}, "the options")
+    table = {**base, **given}
+    # A recipe says everything; options alone leave the rest to what the method's name stands for.
+    return from_json(Recipe, table if "method" in base else with_presets(table), "the options")

@@ -122,7 +122,8 @@ class CalibratedRun:
         spec = self.source.spec
         statistics: InputStatistics | None = None  # looked up, not multiplied: an embedding has no input
         solver: Solver = round_to_nearest
-        if spec.tied and self.method.solver is not round_to_nearest and item.grid.bits < FINE:
+        prunes = self.method.refuses is not None  # which is for layers: a token's row is read whole
+        if spec.tied and not prunes and solver is not self.method.solver and item.grid.bits < FINE:
             statistics = tied_statistics(self.source, self.plan, self.tokens, self.log.folder, self.report)
             solver = self.method.solver
         found, error = store(

@@ -86,7 +86,7 @@ def quantize(
             _run(source, recipe, method, tokens, work, report)
             finish(work, out)
     except EdgeqError as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, BlockingIOError):  # that: the lock
+        if isinstance(error.__cause__, OSError) and error.what.startswith("cannot write"):
             hint = "Free space and run the same command again: it goes on where it stopped"
             raise EdgeqError(error.what, where=error.where, hint=hint) from error.__cause__
         raise
@@ -205,7 +205,12 @@ def _rotated(source: Weights, recipe: Recipe, method: Method) -> Weights:
 
 
 def _refuse_unsupported(source: Weights, recipe: Recipe, method: Method) -> None:
-    """Methods that learn from text run the model: one that can't be run is refused before anything is written."""
+    """Refuse before anything is written: grids a method can't use, and models that it would have to run and can't."""
+    if method.refuses is not None:
+        for item in (i for items in shards(source.spec, recipe.scheme).values() for i in items):
+            why = None if item.grid.kind == "float" else method.refuses(item.grid, item.stored.matrix[1])
+            if why is not None:
+                raise EdgeqError(f"{method.name} can't quantize {item.tensor.name}: {why}", hint="Choose another grid")
     if not method.needs:
         if recipe.activations == "static":
             hint = "Choose one that reads text, e.g. smoothquant or gptq, or --activations dynamic"

@@ -7,14 +7,17 @@ one core of a server (95 GFLOP/s in single precision): an estimate to within a f
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
 from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.quantize.allocate import budget_bytes, candidates
 from edgeq.quantize.layout import Item, Needs, Plan, needs, shards
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
+from edgeq.quantize.mixtures import mixture_of
 from edgeq.quantize.solvers.rtn import round_to_nearest
 from edgeq.quantize.threads import threads_now
 from edgeq.recipe import Recipe
@@ -39,8 +42,10 @@ def predicted(spec: ModelSpec, recipe: Recipe, threads: int | None = None, *, me
         method: the recipe's, where it is at hand.
     """
     method, threads = method or find_method(recipe.method), threads or threads_now()
-    plan = shards(spec, recipe.scheme)
+    plan = shards(spec, recipe.scheme, mixture_of(recipe, spec))
     base = needs(plan, threads)
+    if method.allocation is not None:  # which spends what it may
+        base = replace(base, disk_bytes=budget_bytes(spec, recipe, candidates(spec, recipe)))
     length = min(recipe.calibration_length, spec.max_positions)
     tokens = max(1, recipe.calibration_tokens // length) * length if method.needs else 0
     ram = base.ram_bytes if not method.needs else _block_ram(spec, plan, method)

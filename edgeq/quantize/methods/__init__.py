@@ -87,6 +87,7 @@ def _joined(a: Method, b: Method) -> Method:
         rotate=a.rotate or b.rotate,
         refine=only("refinement", a.refine, b.refine, None),  # type: ignore[arg-type]
         needs=a.needs | b.needs,
+        refuses=only("refusal", a.refuses, b.refuses, None),  # type: ignore[arg-type]
         allocation=only("allocation", a.allocation, b.allocation, None),  # type: ignore[arg-type]
         weigh=only("weighing of tokens", a.weigh, b.weigh, None),  # type: ignore[arg-type]
     )

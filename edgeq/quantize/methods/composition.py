@@ -42,6 +42,7 @@ class Method:
     rotate: fold the rotations R1 and R2 into the whole network first.
     refine: applied to each block after its last matrix.
     allocation: how mixed precision is spread over the matrices, where it is (edgeq.quantize.allocate).
+    refuses: why a matrix of so many columns can't be on a grid, or None when it can; None: what the grid allows.
     summary: one line for people.
     weigh: weights of tokens in the statistics; None: all alike.
     needs: `text`: calibration text; `float_stream`: also what the unquantized model's block reads and gives;
@@ -56,6 +57,7 @@ class Method:
     refine: Refinement | None = None
     needs: frozenset[Need] = frozenset()
     allocation: Literal["measured", "kurtosis"] | None = None
+    refuses: Callable[[Grid, int], str | None] | None = None
     summary: str = ""
     weigh: TokenWeights | None = None
 
