@@ -34,7 +34,7 @@ def schemes() -> tuple[Scheme, ...]:
 def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     """Why edgeq can't make this artifact itself today, or None when it can. Planning does not depend on it."""
     if target.startswith("llamacpp/"):
-        return "edgeq writes this file (`--grid gguf-...`, `edgeq export --to gguf`) but doesn't run llama.cpp yet"
+        return "today edgeq only writes such files (`--grid gguf-...`, `edgeq export --to gguf`)"
     if target not in TARGETS:
         return "today edgeq exports to ONNX Runtime on a processor"
     if not METHODS.issuperset(scheme.method.split("+")):
