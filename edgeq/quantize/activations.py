@@ -25,7 +25,7 @@ BITS = 8
 WIDE_BITS = 16  # of a static input that 8 bits would ruin: one scale can't hold values a thousand times the usual
 TOO_MUCH = 0.01  # of a layer's output lost to 8 bits, token by token
 PERCENTILES = (0.999, 0.9999, 0.99999)
-SHRINKS = tuple(0.8**k for k in range(14))  # down to an eighteenth of the whole range
+SHRINKS = tuple(0.86**k for k in range(28))  # down to a seventieth of the whole range
 FINALISTS = 4  # ranges that are judged by the output itself
 BINS, LEVELS = 2048, 128  # of the entropy method's histogram of magnitudes, and of the codes for them
 

@@ -24,7 +24,7 @@ class InputSample:
     share: float64 (tokens,): likewise, each token weighed against what it makes the layers put out: a first token
         that puts out ten thousand times the usual must not hide what happens to all others.
     low, high: float32 (K,): range of each channel over all of the text, zero inside.
-    power: float32 (K,): mean square of each channel over all of the text, tokens weighed as in `share`.
+    power: float32 (K,): mean square of each channel over all of the text.
     """
 
     x: Tensor
@@ -51,7 +51,7 @@ def sample_of(batches: Iterable[Tensor], gain: Tensor) -> InputSample:
     """
     rows, weights, shares = [], [], []
     low = high = torch.zeros(1)
-    power, total = torch.zeros(1, dtype=torch.float64), 0.0
+    power, total = torch.zeros(1, dtype=torch.float64), 0
     for x in batches:
         square = x.square()
         output = square @ gain  # of each token, channels taken as independent
@@ -66,7 +66,7 @@ def sample_of(batches: Iterable[Tensor], gain: Tensor) -> InputSample:
             weights.append(stands[part])
             shares.append(stands[part] * share[part])
         low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
-        power, total = power + share @ square.double(), total + float(share.sum())
+        power, total = power + square.sum(0, dtype=torch.float64), total + len(x)
     if not rows:
         raise ValueError("a sample of no tokens")
     return InputSample(torch.cat(rows), torch.cat(weights), torch.cat(shares), low, high, (power / total).float())

@@ -20,7 +20,7 @@ from edgeq.decoder.torch_ops import TorchOps
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json, to_json
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec
-from edgeq.quantize.activations import asymmetric, entropy_threshold, output_error, quantile, static_grid
+from edgeq.quantize.activations import asymmetric, entropy_threshold, lost_share, output_error, quantile, static_grid
 from edgeq.quantize.sample import EXTREME, InputSample, sample_of
 from edgeq.scheme import int_grid
 
@@ -102,8 +102,9 @@ def test_a_sample_keeps_the_extreme_tokens_and_stands_for_all() -> None:
     whole = torch.cat(batches)
     torch.testing.assert_close(sample.high, whole.amax(0))
     torch.testing.assert_close(sample.low, whole.amin(0))
-    # The outlier's token counts for what it loses of its own output, not for its size.
-    assert float(sample.power.max()) < 5
+    torch.testing.assert_close(sample.power, whole.square().mean(0))
+    # By its share, a token counts for what it loses of its own output, not for its size.
+    assert sample.mean(sample.x.square().sum(1), shared=True) < 10 * 6 < sample.mean(sample.x.square().sum(1))
     few = sample_of([torch.ones(3, 6)], torch.ones(6))
     assert len(few.x) == 3 and float(few.weight.sum()) == 3
 
@@ -129,6 +130,17 @@ def test_a_static_range_clips_where_that_pays_and_not_where_it_does_not() -> Non
     for weight in (idle, busy):
         whole = asymmetric(float(x.min()), 300.0)
         assert output_error(sample, weight, static_grid(sample, weight)) <= output_error(sample, weight, whole)
+
+
+def test_an_input_that_8_bits_would_ruin_gets_16() -> None:
+    x = torch.randn(512, 32, generator=torch.Generator().manual_seed(5))
+    x[0, 3] = 3000.0  # every other token would round to zero, and clipping this one would lose its layer's output
+    weight = torch.randn(16, 32, generator=torch.Generator().manual_seed(6))
+    sample = sample_of([x], weight.square().sum(0))
+    grid = static_grid(sample, weight)
+    assert grid.bits == 16 and lost_share(sample, weight, grid) < 0.01
+    x[0, 3] = 3.0
+    assert static_grid(sample_of([x], weight.square().sum(0)), weight).bits == 8
 
 
 def test_the_entropy_threshold_ignores_a_lone_outlier() -> None:

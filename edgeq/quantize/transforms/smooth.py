@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeq.quantize.activations import BITS, TOO_MUCH, WIDE_BITS
+from edgeq.quantize.activations import BITS
 from edgeq.quantize.block import Block
 from edgeq.quantize.sample import InputSample, sample_inputs
 from edgeq.quantize.transforms.awq import feeds_back
@@ -25,9 +25,9 @@ from edgeq.scheme import Grid
 Tensor = torch.Tensor
 Floats = npt.NDArray[np.float32]
 
-STRENGTHS = tuple(k / 10 for k in range(2, 11))  # a
-WEIGHTS = (0.0, 0.25, 0.5)  # b
-ENERGIES = (0.0, 0.3)  # c
+STRENGTHS = tuple(k / 10 for k in range(11))  # a
+WEIGHTS = (0.0, 0.25, 0.5, 0.75)  # b
+ENERGIES = (0.0, 0.3, 0.6)  # c
 FED_BACK = 0.5  # what error feedback leaves of the noise of the weights, roughly
 ROWS = 128  # of each matrix, whose steps stand for all
 FLOOR = 1e-5  # of the largest: smaller maxima, those of dead channels among them, count as this
@@ -62,17 +62,10 @@ def best_scale(
     feedback = FED_BACK if block.method is not None and feeds_back(block.method) else 1.0
     family = [None, *(_scale(x, rms, w, *abc) for abc in product(STRENGTHS, WEIGHTS, ENERGIES))]
 
-    def best(bits: int) -> tuple[float, Tensor | None]:
-        flat = torch.ones(len(sample.low))
-        columns = (flat if s is None else point.spread(s) for s in family)
-        losses = [noise(sample, matrices, c, activations, feedback, bits) for c in columns]
-        least = min(range(len(losses)), key=losses.__getitem__)
-        return losses[least], family[least]
-
-    loss, scale = best(BITS)
-    if activations == "static" and loss > len(matrices) * TOO_MUCH:
-        return best(WIDE_BITS)[1]
-    return scale
+    flat = torch.ones(len(sample.low))
+    columns = (flat if s is None else point.spread(s) for s in family)
+    losses = [noise(sample, matrices, c, activations, feedback) for c in columns]
+    return family[min(range(len(losses)), key=losses.__getitem__)]
 
 
 def _scale(x: Tensor, rms: Tensor, w: Tensor, a: float, b: float, c: float) -> Tensor:
@@ -119,20 +112,19 @@ def noise(
     columns: Tensor,
     activations: Literal["dynamic", "static"],
     feedback: float = 1.0,
-    bits: int = BITS,
 ) -> float:
     """Noise in the outputs of matrices that share an input divided by `columns` (K,), each relative to its output.
 
     A channel whose values are smaller than half a step rounds to zero, and loses no more than its own power.
     """
-    power, total, levels = sample.power / columns.square(), 0.0, (1 << bits) - 1
+    power, total, levels = sample.power / columns.square(), 0.0, (1 << BITS) - 1
     if activations == "static":
         step = (float((sample.high / columns).max()) - float((sample.low / columns).min())) / levels
         lost = power.clamp_max(step**2 / 12)
     else:
         x = sample.x.numpy() / columns.numpy()
         steps = torch.from_numpy(x.max(1, initial=0) - x.min(1, initial=0)) / levels
-        lost = power.clamp_max(sample.mean(steps.square(), shared=True) / 12)
+        lost = power.clamp_max(sample.mean(steps.square()) / 12)
     for matrix in matrices:
         gain = matrix.power * columns.square()
         output = float((gain * power).sum())
