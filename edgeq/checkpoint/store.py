@@ -7,7 +7,7 @@ symmetric, `t.super_scales` and `t.super_zeros` where it has super-blocks. A flo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,21 +135,13 @@ class Checkpoint:
             )
 
     def _quantized(self, shard: SafetensorsFile, name: str, entry: StoredTensor) -> QuantizedTensor:
-        grid, (rows, columns) = entry.grid, entry.matrix
-        codes = unpack(self._stored(shard, f"{name}.codes", "U8"), grid.bits, columns)
-        if codes.shape != (rows, columns):
-            raise EdgeqError(f"{name} has shape {codes.shape}, its manifest says {entry.shape}", where=self.path)
-        found = [self._parameter(shard, name, part, entry) for part in PARAMETERS]
-        return QuantizedTensor.of(grid, codes, Parameters(*found))  # type: ignore[arg-type]
-
-    def _parameter(self, shard: SafetensorsFile, name: str, part: str, entry: StoredTensor) -> Any:
-        dtype = parameter_dtypes(entry.grid)[part]
-        if dtype is None:
-            return None
-        stored = self._stored(shard, f"{name}.{part}", dtype)
-        if part == "zero_points" and entry.grid.zero == "int":
-            return unpack(stored, entry.grid.bits, groups_of(entry.matrix[1], entry.grid.group_size))
-        return stored
+        rows, columns = entry.matrix
+        dtypes = {"codes": "U8", **parameter_dtypes(entry.grid)}
+        arrays = {f"{name}.{p}": self._stored(shard, f"{name}.{p}", d) for p, d in dtypes.items() if d is not None}
+        if len(arrays[f"{name}.codes"]) != rows:
+            found = len(arrays[f"{name}.codes"])
+            raise EdgeqError(f"{name} has {found} rows, its manifest says shape {entry.shape}", where=self.path)
+        return assembled(name, entry.grid, columns, arrays)
 
     def _stored(self, shard: SafetensorsFile, name: str, dtype: str) -> npt.NDArray[Any]:
         info = shard.tensors.get(name)
@@ -173,6 +165,18 @@ def entries(name: str, weight: Weight, *, half: bool = False) -> dict[str, npt.N
             packed = part == "zero_points" and weight.grid.zero == "int"
             found[f"{name}.{part}"] = pack(array, weight.grid.bits) if packed else array
     return found
+
+
+def assembled(name: str, grid: Grid, columns: int, arrays: Mapping[str, npt.NDArray[Any]]) -> QuantizedTensor:
+    """The tensor, or some rows of it, of which `entries` made these arrays (extra ones don't matter)."""
+    found: list[npt.NDArray[Any] | None] = []
+    for part in PARAMETERS:
+        array = arrays.get(f"{name}.{part}")
+        if array is not None and part == "zero_points" and grid.zero == "int":
+            array = unpack(np.ascontiguousarray(array), grid.bits, groups_of(columns, grid.group_size))
+        found.append(array)
+    codes = unpack(np.ascontiguousarray(arrays[f"{name}.codes"]), grid.bits, columns)
+    return QuantizedTensor.of(grid, codes, Parameters(*found))  # type: ignore[arg-type]
 
 
 def parameter_dtypes(grid: Grid) -> dict[str, str | None]:

@@ -11,11 +11,11 @@ from edgeq.checkpoint.pack import packed_width
 from edgeq.checkpoint.store import parameter_dtypes
 from edgeq.checkpoint.tensor import groups_of
 from edgeq.errors import EdgeqError
-from edgeq.estimate.ggml import stored_type
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.quantize.grids import refuses
-from edgeq.scheme import F32, GGML_GRIDS, Grid, Scheme
+from edgeq.quantize.grids.superblock import fitting
+from edgeq.scheme import F32, Grid, Scheme
 
 BASE_RAM = 90_000_000  # interpreter, numpy and this package; measured
 SEARCH_RAM = 8_000_000  # buffers of the grid search, a thread
@@ -94,8 +94,8 @@ def grid_of(t: TensorSpec, scheme: Scheme) -> Grid:
     why = refuses(wanted, shape)
     if why is None:
         return wanted
-    other = GGML_GRIDS.get(stored_type(wanted.ggml_type, shape[1])) if wanted.ggml_type else None
-    if other is None:
+    other = fitting(wanted, shape[1])
+    if other is wanted or other.kind == "float":
         raise EdgeqError(f"{t.name} of shape {list(t.shape)} can't be quantized so: {why}", hint="Choose another grid")
     return other
 

@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeq.checkpoint.pack import unpack
-from edgeq.checkpoint.store import NUMPY, PARAMETERS, parameter_dtypes
-from edgeq.checkpoint.tensor import Parameters, QuantizedTensor, groups_of
+from edgeq.checkpoint.store import NUMPY, assembled, parameter_dtypes
 from edgeq.checkpoint.weights import Weights
 from edgeq.model.safetensors_file import SafetensorsFile
 from edgeq.model.spec import ModelSpec
@@ -54,14 +52,7 @@ def stored_values(item: Item, arrays: Mapping[str, Array]) -> Floats:
     if grid.kind == "float":
         values: Floats = arrays[name].astype(np.float32)
         return values
-    found: list[Array | None] = []
-    for part in PARAMETERS:
-        array = arrays.get(f"{name}.{part}")
-        if array is not None and part == "zero_points" and grid.zero == "int":
-            array = unpack(np.ascontiguousarray(array), grid.bits, groups_of(columns, grid.group_size))
-        found.append(array)
-    codes = unpack(np.ascontiguousarray(arrays[f"{name}.codes"]), grid.bits, columns)
-    return QuantizedTensor.of(grid, codes, Parameters(*found)).dequantize()  # type: ignore[arg-type]
+    return assembled(name, grid, columns, arrays).dequantize()
 
 
 def shard_arrays(path: Path, items: list[Item]) -> dict[str, Array]:

@@ -449,3 +449,12 @@ def test_container_limit_is_the_room_there_is(make, laptop_of):
     device = laptop_of(64)
     limited = replace(device, memory=replace(device.memory, limit_bytes=6 * 2**30))
     assert all(c.capacity == 6 * 2**30 for c in make(limited, "7B").candidates)
+
+
+def test_the_plan_names_methods_that_there_are():
+    """A list of its own, because planning loads not even numpy, which the methods do."""
+    from edgeq.plan.candidates import METHODS, TEXTLESS
+    from edgeq.quantize.methods import NAMED, find_method
+
+    assert {*NAMED, "none"} >= METHODS >= TEXTLESS
+    assert all(not find_method(name).needs for name in TEXTLESS)
