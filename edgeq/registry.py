@@ -54,9 +54,15 @@ class Session(Protocol):
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Turns a neutral checkpoint into one runtime's artifact."""
+    """Turns a neutral checkpoint into one runtime's artifact.
+
+    Attributes:
+        options: what `export` takes beside `progress`, `force` and `plan`; `edgeq export` has a flag for each
+            (`kv_dtype` is `--kv-dtype`).
+    """
 
     name: str
+    options: frozenset[str]
 
     def refuses(self, grid: Grid) -> str | None:
         """Why this grid can't be stored losslessly, or None when it can."""

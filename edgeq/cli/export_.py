@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgeq.errors import EdgeqError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -47,7 +49,7 @@ def command(
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
     given = {"accuracy_level": accuracy_level, "context": context}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = _known(chosen, {name: value for name, value in given.items() if value is not None})
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)
     passed = True
@@ -63,6 +65,22 @@ def command(
         _tell(artifact, Console(), passed)
     if not passed:
         raise typer.Exit(1)
+
+
+def _known(chosen: Exporter, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given.
+
+    Raises:
+        EdgeqError: one that this exporter does not have.
+    """
+    for name in options.keys() - chosen.options:
+        own = ", ".join(_flag(n) for n in sorted(chosen.options))
+        raise EdgeqError(f"the {chosen.name} exporter has no {_flag(name)}", hint=f"It has {own}")
+    return options
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
 def _default_out(checkpoint: str, to: str) -> Path:

@@ -15,6 +15,7 @@ class GgufExporter:
     """`edgeq.registry.Exporter` for llama.cpp. The gguf package is imported when an export begins."""
 
     name = "gguf"
+    options = frozenset({"context"})
 
     def refuses(self, grid: Grid) -> str | None:
         """Why no block type stores this grid losslessly, or None when one does."""

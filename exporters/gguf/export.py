@@ -6,31 +6,30 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import __version__
-from edgeq.artifact import MANIFEST, Artifact, describe_files
-from edgeq.checkpoint.store import Checkpoint
+from edgeq.artifact import MANIFEST, Artifact
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
 from edgeq.errors import EdgeqError
+from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
 from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
 from edgeq.exporters.gguf.metadata import metadata, rope_factors
 from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
 from edgeq.exporters.gguf.vocabulary import vocabulary
-from edgeq.files import new_folder, write_bytes, write_json
+from edgeq.files import new_folder, write_json
 from edgeq.model.ggml import GGML_TYPES
 from edgeq.model.names import gguf_permuted, gguf_slices
 from edgeq.model.spec import Attention, ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.registry import Progress
-from edgeq.scheme import F32, Grid, Scheme
 
 FILE = "model.gguf"
 _NUMBERS = {t.name: (number, t) for number, t in GGML_TYPES.items()}
@@ -75,9 +74,7 @@ def export(
     """
     spec = checkpoint.spec
     check_supported(spec)
-    context = spec.max_positions if context is None else context
-    if not 0 < context <= spec.max_positions:
-        raise EdgeqError(f"a context of {context} is out of range", hint=f"1 to {spec.max_positions}")
+    context = positions(spec, context)
     check_expressible(spec, context)
     entries = list(_entries(checkpoint))
     sizes = Counter({e.type: 0 for e in entries})
@@ -87,9 +84,16 @@ def export(
     keys = metadata(spec, sizes.most_common(1)[0][0], context) | vocabulary(tokenizer, spec)
     with new_folder(out, force=force) as folder:
         _write(folder / FILE, checkpoint, entries, keys, progress)
-        for name, content in tokenizer.items():
-            write_bytes(folder / name, content if isinstance(content, bytes) else content.read_bytes())
-        artifact = _manifest(checkpoint, replace(spec, max_positions=context), folder, plan or {})
+        write_tokenizer(tokenizer, folder)
+        artifact = manifest(
+            checkpoint,
+            folder,
+            runtime="llamacpp",
+            context=context,
+            options={"context": context},
+            plan=plan,
+            versions={"gguf": version("gguf")},
+        )
         write_json(folder / MANIFEST, artifact.to_json())
     return replace(artifact, path=out)
 
@@ -102,7 +106,7 @@ def _entries(checkpoint: Weights) -> Iterator[_Entry]:
     for t in tensors(spec):
         parts.setdefault(slices[t.name].name, []).append(t)
     for name, members in parts.items():
-        grids = {_grid(checkpoint, t) for t in members}
+        grids = {grid_of(checkpoint, t) for t in members}
         for grid in grids:
             why = refuses(grid)
             if why is not None:
@@ -117,12 +121,6 @@ def _entries(checkpoint: Weights) -> Iterator[_Entry]:
                 where=members[0].name,
             )
         yield _Entry(name, tuple(members), kind)
-
-
-def _grid(checkpoint: Weights, t: TensorSpec) -> Grid:
-    if isinstance(checkpoint, Checkpoint):
-        return checkpoint.manifest.tensors[t.name].grid
-    return F32
 
 
 def _write(
@@ -196,36 +194,3 @@ def _reordered(weight: Weight, spec: ModelSpec, t: TensorSpec) -> Weight:
         return weight[order]
     rows = type(weight.parameters)(*(None if a is None else a[order] for a in weight.parameters.arrays()))  # type: ignore[arg-type]
     return QuantizedTensor.of(weight.grid, weight.codes[order], rows)
-
-
-def _manifest(checkpoint: Weights, spec: ModelSpec, folder: Path, plan: Mapping[str, Any]) -> Artifact:
-    import gguf
-
-    scheme = getattr(checkpoint, "scheme", None)
-    source = getattr(checkpoint, "path", None) or spec.location
-    mixer = spec.layers[0].mixer
-    assert isinstance(mixer, Attention)
-    return Artifact(
-        path=folder,
-        runtime="llamacpp",
-        name=spec.name,
-        scheme=scheme.name if isinstance(scheme, Scheme) else "fp32",
-        model={
-            "family": spec.family,
-            "vocab_size": spec.vocab_size,
-            "hidden_size": spec.hidden_size,
-            "layers": spec.n_layers,
-            "heads": mixer.heads,
-            "kv_heads": mixer.kv_heads,
-            "head_dim": mixer.head_dim,
-            "max_positions": spec.max_positions,
-            "bos_id": spec.bos_id,
-            "eos_ids": list(spec.eos_ids),
-            "pad_id": spec.pad_id,
-        },
-        files=describe_files(folder),
-        plan=dict(plan),
-        checkpoint=None if source is None else str(Path(source).resolve()) if Path(source).exists() else str(source),
-        versions={"edgeq": __version__, "gguf": str(getattr(gguf, "__version__", ""))},
-        options={"context": spec.max_positions},
-    )

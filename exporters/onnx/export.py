@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +9,21 @@ from typing import Any
 
 import onnx
 
-from edgeq import __version__
-from edgeq.artifact import MANIFEST, Artifact, describe_files
-from edgeq.checkpoint.store import Checkpoint
+from edgeq.artifact import MANIFEST, Artifact
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
 from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
+from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
 from edgeq.exporters.onnx.genai import genai_config
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.grids import refuses
 from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
-from edgeq.files import new_folder, write_bytes, write_json
+from edgeq.files import new_folder, write_json
 from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.tensors import tensors
 from edgeq.registry import Progress
-from edgeq.scheme import Grid, Scheme
+from edgeq.scheme import Scheme
 
 
 def export(
@@ -48,27 +47,28 @@ def export(
             `out` exists without `force`; no space.
     """
     spec = checkpoint.spec
-    positions = _positions(spec, context)
+    context = positions(spec, context)
     if accuracy_level not in (0, 4):
         raise EdgeqError(f"accuracy level {accuracy_level} is not known", hint="0 (float32) or 4 (int8)")
     _check(checkpoint)
     tokenizer = checkpoint.tokenizer_files()  # refuses a damaged one before anything is written
-    options = {"accuracy_level": accuracy_level, "context": positions}
+    options = {"accuracy_level": accuracy_level, "context": context}
     with new_folder(out, force=force) as folder:
-        _write_graph(checkpoint, folder, accuracy_level, positions, progress)
-        write_json(folder / "genai_config.json", genai_config(spec, positions))
-        _write_tokenizer(tokenizer, folder)
-        artifact = _manifest(checkpoint, folder, positions, options, plan or {})
+        _write_graph(checkpoint, folder, accuracy_level, context, progress)
+        write_json(folder / "genai_config.json", genai_config(spec, context))
+        write_tokenizer(tokenizer, folder)
+        artifact = manifest(
+            checkpoint,
+            folder,
+            runtime="onnxruntime",
+            context=context,
+            options=options,
+            facts=_facts(spec, context),
+            plan=plan,
+            versions={"onnx": onnx.__version__},
+        )
         write_json(folder / MANIFEST, artifact.to_json())
     return replace(artifact, path=out)
-
-
-def _positions(spec: ModelSpec, context: int | None) -> int:
-    if context is None:
-        return spec.max_positions
-    if not 0 < context <= spec.max_positions:
-        raise EdgeqError(f"a context of {context} is out of range", hint=f"The model allows 1 to {spec.max_positions}")
-    return context
 
 
 def _check(checkpoint: Weights) -> None:
@@ -92,21 +92,13 @@ def _check(checkpoint: Weights) -> None:
             where=where,
             hint="`edgeq eval` measures it; quantize with --activations float to export",
         )
-    for grid in _grids(checkpoint):
+    for grid in {grid_of(checkpoint, t) for t in tensors(spec)}:
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
 
 
-def _grids(checkpoint: Weights) -> set[Grid]:
-    """The grids a checkpoint says it uses; a float source says nothing."""
-    if isinstance(checkpoint, Checkpoint):
-        return {t.grid for t in checkpoint.manifest.tensors.values()}
-    scheme = getattr(checkpoint, "scheme", None)
-    return {g for g in (scheme.linear, scheme.embed, scheme.head) if g} if isinstance(scheme, Scheme) else set()
-
-
 def _write_graph(
-    checkpoint: Weights, folder: Path, accuracy_level: int, positions: int, progress: Progress | None
+    checkpoint: Weights, folder: Path, accuracy_level: int, context: int, progress: Progress | None
 ) -> None:
     spec = checkpoint.spec
     total, done = 4 * spec.n_layers + 1 + (not spec.tied), 0
@@ -118,57 +110,18 @@ def _write_graph(
             progress(done, total, name)
 
     with Graph(folder, spec.family) as graph:
-        ops = OnnxOps(graph, checkpoint, accuracy_level=accuracy_level, positions=positions, done=count)
+        ops = OnnxOps(graph, checkpoint, accuracy_level=accuracy_level, positions=context, done=count)
         ops.finish(decoder(ops, spec, ops.ids))
         graph.save()
 
 
-def _write_tokenizer(files: Mapping[str, Path | bytes], folder: Path) -> None:
-    for name, content in files.items():
-        if isinstance(content, bytes):
-            write_bytes(folder / name, content)
-        else:
-            shutil.copyfile(content, folder / name)
-
-
-def _manifest(
-    checkpoint: Weights, folder: Path, positions: int, options: dict[str, Any], plan: Mapping[str, Any]
-) -> Artifact:
-    scheme = getattr(checkpoint, "scheme", None)
-    source = getattr(checkpoint, "path", None) or checkpoint.spec.location
-    return Artifact(
-        path=folder,
-        runtime="onnxruntime",
-        name=checkpoint.spec.name,
-        scheme=scheme.name if isinstance(scheme, Scheme) else "fp32",
-        model=_model_facts(checkpoint.spec, positions),
-        files=describe_files(folder),
-        plan=dict(plan),
-        checkpoint=None if source is None else str(Path(source).resolve()) if Path(source).exists() else str(source),
-        versions={"edgeq": __version__, "onnx": onnx.__version__},
-        options=options,
-    )
-
-
-def _model_facts(spec: ModelSpec, positions: int) -> dict[str, Any]:
+def _facts(spec: ModelSpec, context: int) -> dict[str, Any]:
+    """What the session needs to know of this graph beside what every session does."""
     mixers = [x.mixer for x in spec.layers if isinstance(x.mixer, Attention)]
-    facts: dict[str, Any] = {
-        "family": spec.family,
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.hidden_size,
-        "layers": spec.n_layers,
-        "heads": mixers[0].heads,
-        "kv_heads": mixers[0].kv_heads,
-        "head_dim": mixers[0].head_dim,
-        "max_positions": positions,
-        "bos_id": spec.bos_id,
-        "eos_ids": list(spec.eos_ids),
-        "pad_id": spec.pad_id,
-        "logits_from": LOGITS_FROM,
-    }
+    facts: dict[str, Any] = {"logits_from": LOGITS_FROM}
     if any(m.window for m in mixers):
         facts["windows"] = [m.window for m in mixers]
     switches = {switch_length(m.rope, spec.max_positions) for m in mixers if m.rope and m.rope.kind == "longrope"}
-    if switches and (switch := next(iter(switches))) is not None and switch < positions:
+    if switches and (switch := next(iter(switches))) is not None and switch < context:
         facts["rope_switch"] = switch
     return facts

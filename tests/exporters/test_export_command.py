@@ -96,6 +96,7 @@ def test_a_wrong_artifact_exits_with_one(folder, tmp_path, monkeypatch, capsys):
         (("{folder}", "--to", "tflite"), "no exporter named 'tflite'"),
         (("{folder}", "--accuracy-level", "3"), "accuracy level 3"),
         (("{folder}", "--context", "100000"), "a context of 100000"),
+        (("{folder}", "--to", "gguf", "--accuracy-level", "0"), "the gguf exporter has no --accuracy-level"),
         (("{folder}", "-o", "{folder}"), "the output exists already"),
     ],
 )
