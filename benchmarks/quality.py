@@ -9,7 +9,8 @@ own program. Calibration is by another text. Peers live in environments of their
 row that can't be made says why. Results are kept in --work by all that they depend on; --fresh measures anew.
 
 Bits are over all weights, of the tensors' bytes: a GGUF file also carries its vocabulary, which the others have
-in a file of its own. Seconds are of whole processes, calibration included.
+in a file of its own. Seconds are of whole processes, calibration included; those of the processors, which other work on
+the machine hardly changes, are what methods are compared by, and what is given for a million linear weights.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def kept_or_measured(row: Row, bench: Bench, *, fresh: bool, cached: bool = Fals
         return named | {"missing": f"{type(error).__name__}: {said}"}
     total, linear = bench.parameters()
     figures["bits"] = figures["weight_bytes"] * 8 / total
-    figures["seconds_per_million"] = figures["seconds"] / (linear / 1e6)
+    figures["seconds_per_million"] = figures["cpu_seconds"] / (linear / 1e6)
     figures |= {"code": code_version() if row.who == "edgeq" else "", "when": time.strftime("%Y-%m-%d %H:%M")}
     file.write_text(json.dumps(figures | named, indent=1))
     return named | figures
@@ -152,7 +153,23 @@ def show(report: dict[str, Any], bench: Bench) -> None:
     peers = [r for r in good if r["who"] == "llama.cpp"]
     table = Table(box=None, padding=(0, 1))
     left = {"who", "method", "runs on"}
-    names = ["who", "method", "file MB", "MB", "bits", "KLD", "±", "p99", "top-1", "PPL", "own KLD", "s", "s/M", "GB"]
+    names = [
+        "who",
+        "method",
+        "file MB",
+        "MB",
+        "bits",
+        "KLD",
+        "±",
+        "p99",
+        "top-1",
+        "PPL",
+        "own KLD",
+        "s",
+        "CPU s",
+        "CPU s/M",
+        "GB",
+    ]
     for name in [*names, "to llama.cpp", "runs on"]:
         table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
     for row in good:
@@ -185,6 +202,7 @@ def cells(row: dict[str, Any], peers: list[dict[str, Any]]) -> list[str]:
         f"{row['perplexity']:.2f}" if row["perplexity"] is not None else "",
         f"{own['mean_kl']:.4f}" if own else "",
         f"{row['seconds']:.0f}",
+        f"{row['cpu_seconds']:.0f}",
         f"{row['seconds_per_million']:.2f}",
         f"{row['peak_bytes'] / 1e9:.1f}",
         f"{beside[0]:.2f} of {beside[1]}" if beside else "",

@@ -34,7 +34,7 @@ class Verdict:
         if self.ours is None:
             return f"OPEN     {self.bar}: {self.unit} <= {self.limit:.4f}; no row of ours: {self.by}"
         state = "REACHED " if self.reached else "NOT YET "
-        time = f"; {self.seconds[0]:.0f} s beside {self.seconds[1]:.0f} s" if self.seconds else ""
+        time = f"; {self.seconds[0]:.0f} CPU seconds beside {self.seconds[1]:.0f}" if self.seconds else ""
         said = f"ours {self.ours:.4f} by {self.by}{time}"
         return f"{state} {self.bar}: {self.unit} <= {self.limit:.4f}; {said}; {self.ratio:.2f} of the bar"
 
@@ -101,7 +101,7 @@ def _best(bar: str, limit: float, rows: list[Result], peer: Result | None = None
     if not rows:
         return Verdict(bar, limit, "KLD", None, "none measured that fits")
     best = min(rows, key=lambda r: float(r["mean_kl"]))
-    times = (best["seconds"], peer["seconds"]) if peer else None
+    times = (best["cpu_seconds"], peer["cpu_seconds"]) if peer else None
     by = f"{best['method']} ({best['runs_on']})" if best["runs_on"] else str(best["method"])
     return Verdict(bar, limit, "KLD", best["mean_kl"], by, times)
 

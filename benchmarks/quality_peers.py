@@ -47,6 +47,7 @@ def llama_cpp(bench: Bench, options: Options) -> Figures:
             "file_bytes": out.stat().st_size,
             "weight_bytes": out.stat().st_size - file.data_offset,
             "seconds": took["seconds"] + made.seconds,
+            "cpu_seconds": took["cpu_seconds"] + made.cpu_seconds,
             "calibration_seconds": took["seconds"],
             "peak_bytes": max(made.peak_bytes, took["peak_bytes"]),
             "own": own_figures(judged.output + judged.errors),
@@ -103,6 +104,7 @@ def genai(bench: Bench, options: Options) -> Figures:
             "file_bytes": size,
             "weight_bytes": size - tables,
             "seconds": made.seconds,
+            "cpu_seconds": made.cpu_seconds,
             "peak_bytes": made.peak_bytes,
             "own": bench.score("onnx", out),
             **scored,
@@ -127,6 +129,7 @@ def edgeq(bench: Bench, options: Options) -> Figures:
             "file_bytes": checkpoint.total_bytes - sum(_size(f) for f in checkpoint.tokenizer_files().values()),
             "weight_bytes": gguf_bytes(checkpoint) or checkpoint.weight_bytes,
             "seconds": made.seconds,
+            "cpu_seconds": made.cpu_seconds,
             "peak_bytes": made.peak_bytes,
             **bench.score("weights", out),
         }
@@ -185,6 +188,7 @@ def _rounded(bench: Bench, options: Options, made: Spent, out: Path, engine: str
             "file_bytes": size,
             "weight_bytes": size,
             "seconds": made.seconds,
+            "cpu_seconds": made.cpu_seconds,
             "inner_seconds": made.answer["seconds"],
             "version": made.answer["version"],
             "peak_bytes": made.peak_bytes,
@@ -237,7 +241,8 @@ def _perplexity(bench: Bench, bins: Path, model: Path) -> list[str | Path]:
 
 
 def _note(file: Path, spent: Spent) -> None:
-    file.with_suffix(".json").write_text(json.dumps({"seconds": spent.seconds, "peak_bytes": spent.peak_bytes}))
+    figures = {name: getattr(spent, name) for name in ("seconds", "cpu_seconds", "peak_bytes")}
+    file.with_suffix(".json").write_text(json.dumps(figures))
 
 
 def _timed(file: Path) -> Figures:

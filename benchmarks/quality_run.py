@@ -19,9 +19,10 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """A finished command: wall seconds with its start, highest resident bytes, what it printed."""
+    """A finished command: wall seconds with its start, those of processors, highest resident bytes, what it printed."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     output: str
     errors: str
@@ -58,7 +59,7 @@ def spend(command: Sequence[str | Path], threads: int, *, cwd: Path | None = Non
         lines = [line.strip() for line in "\n".join(texts).splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "")
         raise RuntimeError(f"{Path(str(command[0])).name} ended with {process.returncode}: {said[:300]}")
-    return Spent(seconds, usage.ru_maxrss * 1024, *texts)
+    return Spent(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, *texts)
 
 
 @dataclass(frozen=True, slots=True)
