@@ -89,7 +89,7 @@ def _stored(spec: ModelSpec, scheme: Scheme, runtime: str | None) -> Iterator[St
         return
     plain = 4 if scheme.linear.bits == 32 else _FLOAT_BYTES.get(runtime or "", 2)
     for t, count in alike(spec):
-        grid, columns = _grid_of(t, scheme), t.shape[-1]
+        grid, columns = scheme_grid(t, scheme), t.shape[-1]
         each = grid_bytes(t.numel // columns, columns, grid, runtime) if grid else t.numel * plain
         yield Stored(t, count, count * each)
 
@@ -104,7 +104,8 @@ def alike(spec: ModelSpec) -> tuple[tuple[TensorSpec, int], ...]:
     return tuple((first[key], n) for key, n in counts.items())
 
 
-def _grid_of(t: TensorSpec, scheme: Scheme) -> Grid | None:
+def scheme_grid(t: TensorSpec, scheme: Scheme) -> Grid | None:
+    """The grid a scheme gives a tensor; None: it keeps its floats."""
     if t.role == "embed":
         return scheme.embed
     if t.role == "head":

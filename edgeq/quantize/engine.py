@@ -28,8 +28,9 @@ from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes, write_json
 from edgeq.jsonable import to_json
 from edgeq.model.spec import refuse_estimate
+from edgeq.model.tensors import parameters
 from edgeq.quantize.journal import Journal
-from edgeq.quantize.layout import Plan, needs, shards
+from edgeq.quantize.layout import Plan, disk_bytes, shards
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.mixtures import mixture_of
@@ -111,7 +112,7 @@ def _run(
 ) -> None:
     started = time.perf_counter()
     tokenizer = source.tokenizer_files()  # first: when it is damaged, the hours of the shards would be lost
-    report(0, needs(shards(source.spec, recipe.scheme)).weights, "checksums of the source")
+    report(0, parameters(source.spec), "checksums of the source")
     origin = describe_source(source)
     key = _fingerprint(source, recipe, origin)
     forecast = predicted(source.spec, recipe, threads_now(), method=method)
@@ -126,7 +127,7 @@ def _run(
     before = sum(d.step_seconds for d in log.done.values())  # of runs that were interrupted
     clear(work, keep=log.files())
     left = {name: items for name, items in plan.items() if name not in log.done}
-    check_room(work, needs(left).disk_bytes + work_bytes(weights.spec, method, 0 if text is None else text.tokens.size))
+    check_room(work, disk_bytes(left) + work_bytes(weights.spec, method, 0 if text is None else text.tokens.size))
     if text is None:
         stream_shards(weights, plan, lambda matrix, item: method.quantize(matrix, item.grid), log, report)
     else:

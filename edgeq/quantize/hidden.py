@@ -19,10 +19,10 @@ import torch
 from edgeq.artifact import sha256
 from edgeq.checkpoint.manifest import FileEntry
 from edgeq.errors import EdgeqError
+from edgeq.estimate.needs import TOKENS_AT_ONCE
 from edgeq.files import cannot_write, whole_file
 
 Tensor = torch.Tensor
-TOKENS_AT_ONCE = 2048  # of a batch: bounds the memory of activations; results depend on it, so it is no setting
 
 
 def hidden_name(index: int) -> str:

@@ -17,10 +17,6 @@ from edgeq.quantize.grids import refuses
 from edgeq.quantize.grids.superblock import fitting
 from edgeq.scheme import F32, Grid, Scheme
 
-BASE_RAM = 90_000_000  # interpreter, numpy and this package; measured
-SEARCH_RAM = 8_000_000  # buffers of the grid search, a thread
-PART = 1 << 24  # weights quantized at once without text: 64 MB of float32
-ROW_ROLES = {"embed", "head"}  # of dense models, read in parts too
 HEADER_BYTES = 250  # of a shard's header, an entry
 
 
@@ -100,24 +96,9 @@ def grid_of(t: TensorSpec, scheme: Scheme) -> Grid:
     return other
 
 
-def needs(plan: Plan, threads: int = 2) -> Needs:
-    """Disk to within a per cent. Memory: a tensor as float32 (large tables in parts) and a part's codes, beside its
-    layer's packed ones."""
-    items = [i for shard in plan.values() for i in shard]
-    disk = sum(stored_bytes(i.stored) + HEADER_BYTES for i in items)
-    peak = max((_peak(shard) for shard in plan.values()), default=0)
-    return Needs(disk, BASE_RAM + SEARCH_RAM * threads + peak, sum(i.tensor.numel for i in items))
-
-
-def _peak(shard: list[Item]) -> int:
-    """Bytes at the most while a shard is made."""
-    return sum(stored_bytes(i.stored) for i in shard) + max(_floats(i) for i in shard)
-
-
-def _floats(item: Item) -> int:
-    """Bytes of a tensor's floats, and of what is made of a part of them."""
-    part = min(item.tensor.numel, PART)
-    return 4 * (part if item.tensor.role in ROW_ROLES else item.tensor.numel) + 2 * part
+def disk_bytes(plan: Plan) -> int:
+    """Bytes of the checkpoint's shards, to within a per cent."""
+    return sum(stored_bytes(i.stored) + HEADER_BYTES for shard in plan.values() for i in shard)
 
 
 def stored_bytes(stored: StoredTensor) -> int:

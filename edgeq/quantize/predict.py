@@ -1,37 +1,28 @@
-"""What a run will take: memory, disk, time. Arithmetic on the spec, and a fifth of a second to see how fast this is.
+"""What a run will take: memory, disk, time, by the arithmetic of `edgeq.estimate.needs` on what exactly it will do.
 
-Costs are in floating-point operations at the rate of a matrix product on this machine, measured once for each part on
-one core of a server (95 GFLOP/s in single precision): an estimate to within a factor of two, not a promise.
+Its rate is measured here in a fifth of a second, where the plan has the device's.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.estimate.effort import Effort
+from edgeq.estimate.effort import effort as named_effort
+from edgeq.estimate.needs import Part, arithmetic, peak_ram, state_bytes
+from edgeq.model.spec import ModelSpec
+from edgeq.model.tensors import parameters
 from edgeq.quantize.allocate import budget_bytes, candidates
-from edgeq.quantize.layout import Item, Needs, Plan, needs, shards
+from edgeq.quantize.layout import Needs, Plan, disk_bytes, shards, stored_bytes
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.mixtures import mixture_of
 from edgeq.quantize.solvers.rtn import round_to_nearest
 from edgeq.quantize.threads import threads_now
 from edgeq.recipe import Recipe
-
-TOKENS_AT_ONCE = 2048  # of a batch, as edgeq.quantize.hidden has it, which needs torch
-TORCH_RAM = 330_000_000  # resident after torch is imported and has computed; measured
-GRAM_COPIES = 5, 3  # of a group's gram matrix while it is factored, up to 4096 channels (in double) and beyond
-MATRIX_COPIES = 4  # float32 matrices of a solver beside the weight; measured
-SEARCH_FLOP = {"int": 19_000, "affine": 33_000, "codebook": 43_000, "super": 52_000}  # of a weight; measured
-SOLVE_FLOP = 60  # of a weight and input channel, for error-compensating solvers; measured
-GUARD_FLOP = 6  # of a weight and input channel: three quadratic forms
-FORWARD_FLOP = 2 / 0.5  # of a weight and token: a block reaches half of a matrix product's rate; measured
-PASSES = 1.3  # through a block for its groups' inputs and its output
-REFINE_PASSES = 200 * 8 * 3  # of one sequence: steps, sequences of a step, forward and backward
 
 
 def predicted(spec: ModelSpec, recipe: Recipe, threads: int | None = None, *, method: Method | None = None) -> Needs:
@@ -43,24 +34,38 @@ def predicted(spec: ModelSpec, recipe: Recipe, threads: int | None = None, *, me
     """
     method, threads = method or find_method(recipe.method), threads or threads_now()
     plan = shards(spec, recipe.scheme, mixture_of(recipe, spec))
-    base = needs(plan, threads)
+    disk = disk_bytes(plan)
     if method.allocation is not None:  # which spends what it may
-        base = replace(base, disk_bytes=budget_bytes(spec, recipe, candidates(spec, recipe)))
+        disk = budget_bytes(spec, recipe, candidates(spec, recipe))
     length = min(recipe.calibration_length, spec.max_positions)
     tokens = max(1, recipe.calibration_tokens // length) * length if method.needs else 0
-    ram = base.ram_bytes if not method.needs else _block_ram(spec, plan, method)
-    seconds = _flop(spec, plan, method, tokens, length) / flop_rate(threads)
-    return Needs(base.disk_bytes, ram, base.weights, work_bytes(spec, method, tokens), seconds)
+    cost, found = effort_of(method), parts(spec, plan)
+    seconds = arithmetic(found, cost, tokens, length) / flop_rate(threads)
+    return Needs(
+        disk, peak_ram(spec, found, cost, threads), parameters(spec), work_bytes(spec, method, tokens), seconds
+    )
+
+
+def effort_of(method: Method) -> Effort:
+    """What of a method costs. The steps of a refinement are its name's: a function says nothing of them."""
+    return Effort(
+        text=bool(method.needs),
+        solves=method.solver is not round_to_nearest,
+        transforms=len(method.transforms),
+        steps=named_effort(method.name).steps if method.refine is not None else 0,
+        float_stream="float_stream" in method.needs,
+        cross="cross" in method.needs,
+    )
+
+
+def parts(spec: ModelSpec, plan: Plan) -> list[Part]:
+    """The plan's tensors as the estimator sees them."""
+    return [Part.of(spec, x.tensor, x.grid, stored_bytes(x.stored)) for shard in plan.values() for x in shard]
 
 
 def work_bytes(spec: ModelSpec, method: Method, tokens: int) -> int:
     """Bytes of hidden states at their most: what a block reads and gives, and what its passes put down."""
-    if not method.needs:
-        return 0
-    streams = 2 if method.needs & {"float_stream", "cross"} or method.refine is not None else 1
-    taps = 2 if "cross" in method.needs else 1
-    widest = max(_widths(spec, i) for i in range(spec.n_layers))
-    return 4 * tokens * (2 * streams * spec.hidden_size + taps * widest)
+    return state_bytes(spec, effort_of(method), tokens)
 
 
 @cache
@@ -74,56 +79,3 @@ def flop_rate(threads: int) -> float:
         a @ a
         products += 1
     return threads * products * 2 * 512**3 / max(1e-6, time.process_time() - started)
-
-
-def _block_ram(spec: ModelSpec, plan: Plan, method: Method) -> int:
-    """At the peak: a block as floats, once or more; a group's gram matrices; activations; codes."""
-    kept = 1 + bool(method.transforms) + bool(method.refine is not None or "cross" in method.needs)
-    peak = 0
-    for i in range(spec.n_layers):
-        items = [x for x in _layers(plan)[i] if len(x.tensor.shape) == 2]
-        weights = sum(x.tensor.numel for x in items)
-        columns = max(x.tensor.shape[1] for x in items)
-        largest = max(x.tensor.numel for x in items)
-        gram = 4 * columns**2 * (GRAM_COPIES[columns > 4096] + ("cross" in method.needs))
-        activations = 4 * TOKENS_AT_ONCE * 3 * _widths(spec, i)
-        peak = max(peak, 4 * weights * kept + 2 * weights + gram + 4 * MATRIX_COPIES * largest + activations)
-    return TORCH_RAM + peak
-
-
-def _flop(spec: ModelSpec, plan: Plan, method: Method, tokens: int, length: int) -> float:
-    items = [x for shard in plan.values() for x in shard if x.grid.kind != "float"]
-    total = float(sum(x.tensor.numel * SEARCH_FLOP[_kind(x)] for x in items))
-    if not method.needs:
-        return total
-    sides = 2 if "cross" in method.needs else 1
-    passes = PASSES * sides + bool(method.needs & {"float_stream", "cross"} or method.refine) + len(method.transforms)
-    if method.refine is not None:
-        passes += REFINE_PASSES * length / tokens
-    for layer in _layers(plan):
-        matrices = [x for x in layer if len(x.tensor.shape) == 2]
-        inputs = {x.tensor.shape[1]: 0 for x in matrices}
-        total += passes * FORWARD_FLOP * tokens * sum(x.tensor.numel for x in matrices)
-        total += sides * 2 * tokens * sum(k**2 for k in inputs)
-        per_column = GUARD_FLOP + (SOLVE_FLOP if method.solver is not round_to_nearest else 0)
-        total += per_column * sum(x.tensor.numel * x.tensor.shape[1] for x in matrices if x.grid.kind != "float")
-    return total
-
-
-def _layers(plan: Plan) -> list[list[Item]]:
-    return [items for items in plan.values() if items[0].tensor.layer is not None]
-
-
-def _kind(item: Item) -> str:
-    if item.grid.super_size is not None:
-        return "super"
-    if item.grid.codebook is not None:
-        return "codebook"
-    return "affine" if item.grid.zero == "float" else "int"
-
-
-def _widths(spec: ModelSpec, i: int) -> int:
-    """Values a token has in the inputs of `o` and of `down`."""
-    layer = spec.layers[i]
-    attention = layer.mixer.heads * layer.mixer.head_dim if isinstance(layer.mixer, Attention) else spec.hidden_size
-    return attention + (layer.ffn.intermediate if isinstance(layer.ffn, MLP) else spec.hidden_size)

@@ -18,8 +18,9 @@ from edgeq.checkpoint.store import entries
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
+from edgeq.estimate.needs import PART
 from edgeq.quantize.journal import Journal
-from edgeq.quantize.layout import PART, Item, Plan
+from edgeq.quantize.layout import Item, Plan
 from edgeq.registry import Progress
 
 Array = npt.NDArray[Any]

@@ -124,16 +124,15 @@ def test_autoround_takes_minutes_on_an_a100(spec_of):
     """12 minutes and 18 GB were published for an 8B model; half of 312 TFLOP/s is assumed here."""
     rate = Figure(312e12, "FLOP/s", "spec")
     needs = quantization_needs(spec_of("llama-3.1-8b"), named_scheme("autoround-int4-g128"), rate)
-    # A quarter of the published recipe's tokens, and a scale search besides (which runs on the processor).
-    search = 7e9 / 5e6 / 3600
-    assert needs.hours is not None and 2 < 60 * (needs.hours - search) < 8
+    # A quarter of the published recipe's tokens.
+    assert needs.hours is not None and 2 < 60 * needs.hours < 8
     assert 4e9 < needs.ram < 18e9
 
 
 def test_unknown_rate_gives_no_hours_for_a_calibrated_method(spec_of):
     assert quantization_needs(spec_of("llama-2-7b"), named_scheme("gptq-int4-g128")).hours is None
     rtn = quantization_needs(spec_of("llama-2-7b"), named_scheme("rtn-int4-g128"))
-    assert rtn.hours is not None and rtn.flop == 0
+    assert rtn.hours is not None and rtn.hours > 0
 
 
 @pytest.fixture(autouse=True)

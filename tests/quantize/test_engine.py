@@ -24,7 +24,7 @@ from edgeq.model.tensors import tensors
 from edgeq.model.weights import open_source
 from edgeq.quantize import engine, work
 from edgeq.quantize.engine import quantize, relative_error
-from edgeq.quantize.layout import needs, shards
+from edgeq.quantize.layout import disk_bytes, shards
 from edgeq.quantize.methods import find_method
 from edgeq.recipe import Recipe
 from edgeq.scheme import F16, F32, int_grid
@@ -228,7 +228,7 @@ def test_unknown_methods_and_damaged_weights(tiny: Make, tmp_path: Path) -> None
 def test_the_prediction_of_disk_is_close(tiny: Make, tmp_path: Path) -> None:
     source = open_source(tiny(hidden_size=256, intermediate_size=512, vocab_size=1000))
     made = quantize(source, Recipe("tiny"), tmp_path / "q")
-    predicted = needs(shards(source.spec, made.scheme)).disk_bytes
+    predicted = disk_bytes(shards(source.spec, made.scheme))
     assert predicted == pytest.approx(made.weight_bytes, rel=0.01)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ import numpy.typing as npt
 import pytest
 
 from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.device.spec import Figure
+from edgeq.estimate.effort import effort
+from edgeq.estimate.needs import TOKENS, quantization_needs
 from edgeq.model.spec import ModelSpec
 from edgeq.model.weights import open_source
 from edgeq.quantize import stream
 from edgeq.quantize.engine import quantize
 from edgeq.quantize.layout import shards
-from edgeq.quantize.methods import find_method
-from edgeq.quantize.predict import predicted, work_bytes
+from edgeq.quantize.methods import NAMED, find_method
+from edgeq.quantize.predict import effort_of, flop_rate, predicted, work_bytes
 from edgeq.quantize.report import read_report
 from edgeq.quantize.threads import limited, threads_now
 from edgeq.recipe import Recipe
-from edgeq.scheme import GGML_GRIDS, affine_grid, codebook_grid, int_grid
+from edgeq.scheme import GGML_GRIDS, affine_grid, codebook_grid, int_grid, named_scheme
 
 Make = Callable[..., Path]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -124,3 +128,21 @@ def open_made(folder: Path, name: str) -> Any:
 
     loaded = Checkpoint.open(folder).load(name)
     return loaded.codes if isinstance(loaded, QuantizedTensor) else loaded
+
+
+@pytest.mark.parametrize("name", [*NAMED, "awq+gptq", "rotate+qronos", "mixed+gptq", "gptq+autoround-light"])
+def test_the_plan_s_table_of_efforts_is_what_the_methods_are(name: str) -> None:
+    assert effort(name) == effort_of(find_method(name))
+
+
+def test_the_plan_and_the_run_predict_alike(tiny: Make) -> None:
+    """One arithmetic: at the same rate, tokens and grids they give the same hours and memory."""
+    spec: ModelSpec = open_source(tiny()).spec
+    scheme = named_scheme("gptq-int4-g16")
+    recipe = Recipe("m", method="gptq", group_size=16, embed_bits=8, embed_group_size=32)
+    plain = replace(scheme, embed=recipe.scheme.embed, head=recipe.scheme.head)
+    length = min(recipe.calibration_length, spec.max_positions)
+    run = predicted(spec, replace(recipe, calibration_tokens=TOKENS, calibration_length=length), 2)
+    planned = quantization_needs(spec, plain, Figure(flop_rate(2), "FLOP/s", "measured"))
+    assert planned.hours == pytest.approx(run.seconds / 3600, rel=0.01)
+    assert planned.ram == pytest.approx(run.ram_bytes, rel=0.01)
