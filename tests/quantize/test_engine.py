@@ -25,8 +25,8 @@ from edgeq.model.weights import open_source
 from edgeq.quantize import engine, work
 from edgeq.quantize.engine import quantize, relative_error
 from edgeq.quantize.layout import disk_bytes, shards
-from edgeq.quantize.methods import find_method
-from edgeq.recipe import Recipe
+from edgeq.quantize.methods import all_methods, find_method
+from edgeq.recipe import Recipe, with_presets
 from edgeq.scheme import F16, F32, int_grid
 
 Make = Callable[..., Path]
@@ -48,6 +48,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All files but the report, which holds times."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "report.json")
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize("name", [m.name for m in all_methods() if not m.needs and m.allocation is None])
+def test_a_method_s_name_alone_makes_a_checkpoint(tiny: Make, tmp_path: Path, name: str) -> None:
+    """The embedding is on an integer grid, whatever the method's own is."""
+    recipe = Recipe(**with_presets({"model": "tiny", "method": name}))
+    made = quantize(open_source(tiny(intermediate_size=64)), recipe, tmp_path / "q")
+    kinds = {n: t.grid.kind for n, t in made.manifest.tensors.items()}
+    assert kinds["embed"] == "int" and kinds["layers.0.q"] == made.scheme.linear.kind
+    assert all(t.error is None or t.error < 1 for t in made.manifest.tensors.values())
 
 
 def test_every_tensor_is_stored_on_its_grid(tiny: Make, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@ by weighted error rather than set to the largest weight, and is quantized a seco
 
 from __future__ import annotations
 
-from edgeq.quantize.grids.codebook import search
+from edgeq.quantize.grids import find
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.solvers.rtn import round_to_nearest
 
 nf4 = Method(
-    "nf4", solver=round_to_nearest, search=search, summary="values of a codebook (nf4, fp4), the scale searched a group"
+    "nf4", solver=round_to_nearest, search=find, summary="values of a codebook (nf4, fp4), the scale searched a group"
 )
