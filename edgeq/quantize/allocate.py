@@ -60,8 +60,9 @@ def allocation(
         from edgeq.quantize.allocation.sensitivity import sensitivity
 
         assert calibration is not None
+        method = find_method(recipe.method)
         losses = sensitivity(
-            source, sample(calibration.tokens), options, seed=recipe.seed, work=work, progress=progress
+            source, sample(calibration.tokens), options, method, seed=recipe.seed, work=work, progress=progress
         )
     chosen, _ = choose(source.spec, recipe, options, losses)
     return chosen
@@ -157,7 +158,23 @@ def _grids(kind: str, group: int, symmetric: bool, target: str | None) -> list[G
     if kind in CODEBOOK_GRIDS:
         return [codebook_grid(kind.removesuffix("-double"), group, double=kind.endswith("-double")), int_grid(8, 32)]
     bits = _BITS.get(target or "", (2, 3, 4, 5, 6, 8))
-    return [affine_grid(b, group) if kind == "affine" else int_grid(b, group, symmetric=symmetric) for b in bits]
+    if kind == "affine":
+        return [affine_grid(b, size) for b in bits for size in _sizes(group)]
+    return [int_grid(b, size, symmetric=s) for b in bits for s in _forms(b, symmetric) for size in _sizes(group)]
+
+
+def _sizes(group: int) -> tuple[int, ...]:
+    """Groups half and twice as large beside the recipe's: bits alone are steps of four times the error, too coarse to
+    spend a budget by. Rows stay rows."""
+    return (group,) if group == -1 else tuple(s for s in (group // 2, group, 2 * group) if 16 <= s <= 256)
+
+
+def _forms(bits: int, symmetric: bool) -> tuple[bool, ...]:
+    """Symmetric or not. A zero point is worth its bits between two bits and eight: below, its own width counts for
+    more, above, the error no longer matters (both measured)."""
+    if symmetric or bits in (2, 8):
+        return (True,)
+    return (False,) if bits > 4 else (False, True)
 
 
 def _bytes(t: TensorSpec, grid: Grid, target: str | None) -> int:

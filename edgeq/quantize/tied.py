@@ -49,6 +49,10 @@ def tied_statistics(
     for batch in HiddenStates(last).batches():
         sums.add(normed(spec, norm, batch))
     last.unlink()
-    found = sums.result()
-    found.gram.diagonal().add_(INPUT_SHARE * float(found.gram.diagonal().mean()))
-    return found
+    return with_input_share(sums.result())
+
+
+def with_input_share(head: InputStatistics) -> InputStatistics:
+    """The head's statistics with the part of the identity that stands for the input, added in place."""
+    head.gram.diagonal().add_(INPUT_SHARE * float(head.gram.diagonal().mean()))
+    return head

@@ -16,6 +16,7 @@ from edgeq.quantize.allocate import budget_bytes, candidates, choose
 from edgeq.quantize.allocation.kurtosis import kurtosis, kurtosis_losses
 from edgeq.quantize.allocation.sensitivity import sensitivity
 from edgeq.quantize.grids import find
+from edgeq.quantize.methods import find_method
 from edgeq.quantize.solvers.rtn import rounded
 from edgeq.recipe import Recipe
 from edgeq.scheme import int_grid
@@ -68,6 +69,24 @@ def test_sensitivity_is_reproducible(tiny):
     torch.manual_seed(2)
     assert sensitivity(source, ids, grids, seed=3) == first
     assert first["layers.0.q"][int_grid(4, 32)] > first["layers.0.q"][int_grid(8, 32)] > 0
+
+
+def test_error_feedback_counts_where_the_method_has_it(tiny):
+    """Inputs that hang together leave GPTQ less to lose than rounding to nearest."""
+    source = open_source(str(tiny()))
+    ids = np.random.default_rng(0).integers(0, source.spec.vocab_size, (8, 48))
+    grids = dict.fromkeys(("layers.1.q", "layers.1.down"), (int_grid(3, 32),))
+    nearest, solved = sensitivity(source, ids, grids), sensitivity(source, ids, grids, find_method("gptq"))
+    assert all(solved[n][g] < 0.9 * nearest[n][g] for n, found in grids.items() for g in found)
+
+
+def test_groups_half_and_twice_as_large_may_be_chosen(tiny):
+    spec = open_source(str(tiny())).spec
+    found = candidates(spec, Recipe("m", group_size=32))["layers.0.q"]
+    assert {g.group_size for g in found} == {16, 32, 64}
+    assert {g.symmetric for g in found if g.bits == 4} == {True, False}
+    rows = candidates(spec, Recipe("m", group_size=-1, symmetric=True))["layers.0.q"]
+    assert {g.group_size for g in rows} == {-1} and all(g.symmetric for g in rows)
 
 
 def test_the_budget_is_kept_and_used(tiny):

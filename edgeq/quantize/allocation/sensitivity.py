@@ -1,9 +1,11 @@
-"""Measured sensitivity: what rounding one matrix to a grid costs the whole model, to second order.
+"""Measured sensitivity: what quantizing one matrix to a grid costs the whole model, to second order.
 
 The KL divergence between the model and the model with `W + dW` is `1/2 E[(g . dW x)^2]`, where x is the matrix' input
 at a token and g the gradient of the loss with respect to its output there, the labels drawn from the model's own
 distribution (the Fisher information; Martens, arXiv 1412.1193). Terms of different tokens are taken as uncorrelated.
-One forward and one backward pass give g for all matrices; a block at a time is in memory, as everywhere.
+One forward and one backward pass give g for all matrices; a block at a time is in memory, as everywhere. dW is what
+the method's own solver leaves, on some rows of each matrix: error feedback makes good more of it on some grids than on
+others, which a choice by rounding to nearest would not see.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ import torch
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.decoder.decoder import Stream, block, check_supported, embedding, settled
 from edgeq.decoder.torch_ops import TorchOps
-from edgeq.quantize.grids import find
-from edgeq.quantize.solvers.rtn import rounded
+from edgeq.quantize.gather import Sums
+from edgeq.quantize.methods import find_method
+from edgeq.quantize.methods.composition import Method
+from edgeq.quantize.statistics import InputStatistics
+from edgeq.quantize.tied import with_input_share
 from edgeq.registry import Progress
 from edgeq.scheme import Grid
 
@@ -54,15 +59,17 @@ def sensitivity(
     source: Weights,
     tokens: npt.NDArray[np.int64],
     choices: Mapping[str, Sequence[Grid]],
+    method: Method | None = None,
     *,
     seed: int = 0,
     work: Path | None = None,
     progress: Progress | None = None,
 ) -> Losses:
-    """Expected KL divergence (nats a token) of rounding each matrix of `choices` to each of its grids, by itself.
+    """Expected KL divergence (nats a token) of quantizing each matrix of `choices` to each of its grids, by itself.
 
     Args:
         tokens: int64 (sequences, length).
+        method: whose solver finds the codes; None: they are rounded to nearest.
         work: folder for the hidden states, which are removed again.
 
     Raises:
@@ -73,6 +80,7 @@ def sensitivity(
     report = progress or (lambda *_: None)
     total = 2 * spec.n_layers + 1
     found: Losses = {}
+    rounding = _Rounding(method or find_method("rtn"))
     generator = torch.Generator().manual_seed(seed)
     ids = torch.from_numpy(np.ascontiguousarray(tokens))
     with tempfile.TemporaryDirectory(dir=work, prefix="sensitivity.", suffix=".partial") as folder:
@@ -85,13 +93,37 @@ def sensitivity(
                 states.save(i, x)
                 x = settled(ops, block(TorchOps(source, keep=False), spec, i, Stream(x)))
         report(spec.n_layers, total, "sensitivity: head")
-        gradient, head_losses = _head(source, x, choices, generator)
+        gradient, head_losses, read = _head(source, x, choices, generator, rounding)
         found.update(head_losses)
         for i in reversed(range(spec.n_layers)):
             report(2 * spec.n_layers - i, total, f"sensitivity: layer {i} backward")
-            gradient = _block(source, i, states.load(i), gradient, choices, found)
-    _embedding(source, ids, gradient, choices, found)
+            gradient = _block(source, i, states.load(i), gradient, choices, found, rounding)
+    _embedding(source, ids, gradient, choices, found, rounding, read if spec.tied else None)
     return found
+
+
+class _Rounding:
+    """What a method's solver leaves of a matrix on each of its grids."""
+
+    def __init__(self, method: Method) -> None:
+        # Towards the float model's output, as with `cross`, there is nothing to correct before anything is rounded.
+        self._method = find_method("gptq") if "cross" in method.needs else method
+
+    def changes(
+        self, weight: Floats, statistics: InputStatistics | None, grids: Sequence[Grid]
+    ) -> Iterator[tuple[Grid, Tensor]]:
+        for grid in grids:
+            if grid.kind == "float":
+                yield grid, torch.zeros(weight.shape)
+                continue
+            quantized = self._method.quantize(weight, grid, statistics)
+            yield grid, torch.from_numpy(quantized.dequantize() - weight)
+
+
+def _statistics(x: Tensor) -> InputStatistics:
+    sums = Sums()
+    sums.add(x)
+    return sums.result()
 
 
 class _States:
@@ -108,7 +140,13 @@ class _States:
 
 
 def _block(
-    source: Weights, i: int, x: Tensor, gradient: Tensor, choices: Mapping[str, Sequence[Grid]], found: Losses
+    source: Weights,
+    i: int,
+    x: Tensor,
+    gradient: Tensor,
+    choices: Mapping[str, Sequence[Grid]],
+    found: Losses,
+    rounding: _Rounding,
 ) -> Tensor:
     """Losses of layer i's matrices; the gradient with respect to the layer's input. One sequence at a time."""
     ops = _Recorder(_Held(source, f"layers.{i}."))
@@ -128,11 +166,10 @@ def _block(
                 outputs.setdefault(name, []).append(made.grad[0])
     for name in inputs:
         seen, slope = torch.cat(inputs[name]), torch.cat(outputs[name])
-        importance = np.ascontiguousarray(seen.square().mean(0).numpy())
         weight = dense(source.load(name)).astype(np.float32)
         rows = _some(len(weight))
         share, slope = len(weight) / len(rows), slope[:, rows]
-        changes = _changes(np.ascontiguousarray(weight[rows]), importance, choices[name])
+        changes = rounding.changes(np.ascontiguousarray(weight[rows]), _statistics(seen), choices[name])
         found[name] = {grid: share * _loss(d, seen, slope) for grid, d in changes}
     return below
 
@@ -147,19 +184,15 @@ def _loss(change: Tensor, x: Tensor, slope: Tensor) -> float:
     return 0.5 * float((slope * (x @ change.T)).square().sum(-1).double().mean())
 
 
-def _changes(weight: Floats, importance: Floats | None, grids: Sequence[Grid]) -> Iterator[tuple[Grid, Tensor]]:
-    for grid in grids:
-        if grid.kind == "float":
-            yield grid, torch.zeros(weight.shape)
-            continue
-        quantized = rounded(weight, find(weight, importance, grid), grid)
-        yield grid, torch.from_numpy(quantized.dequantize() - weight)
-
-
 def _head(
-    source: Weights, x: Tensor, choices: Mapping[str, Sequence[Grid]], generator: torch.Generator
-) -> tuple[Tensor, Losses]:
-    """Gradient of the loss at labels drawn from the model, with respect to the last hidden state; the head's losses.
+    source: Weights,
+    x: Tensor,
+    choices: Mapping[str, Sequence[Grid]],
+    generator: torch.Generator,
+    rounding: _Rounding,
+) -> tuple[Tensor, Losses, InputStatistics]:
+    """Gradient of the loss at labels drawn from the model, with respect to the last hidden state; the head's losses;
+    the statistics by which it is rounded.
 
     The head's own loss is half the variance of the logits' change under the prediction, errors of different rows being
     independent; the rows that the prediction gives most to stand for all.
@@ -191,23 +224,31 @@ def _head(
         rows.append(y.detach())
         if a == 0:
             pieces.append((y.detach(), log_probs.detach().exp()))
+    read = _statistics(torch.cat(rows))
+    if spec.tied:
+        read = with_input_share(read)
     if name not in choices:
-        return below, {}
-    importance = np.ascontiguousarray(torch.cat(rows).square().mean(0).numpy())
+        return below, {}, read
     y, probs = pieces[0]
     weight = probs * (1 - probs)
     likely = weight.sum(0).topk(min(HEAD_ROWS, weight.shape[1])).indices.sort().values
     total, weight = weight.sum(-1), weight[:, likely]
     losses: dict[Grid, float] = {}
-    for grid, change in _changes(np.ascontiguousarray(kept[likely].numpy()), importance, choices[name]):
+    for grid, change in rounding.changes(np.ascontiguousarray(kept[likely].numpy()), read, choices[name]):
         moved = y @ change.T * spec.logit_scale
         mean = (weight * moved.square()).sum(-1) / weight.sum(-1).clamp_min(1e-30)
         losses[grid] = 0.5 * float((total * mean).double().mean())
-    return below, {name: losses}
+    return below, {name: losses}, read
 
 
 def _embedding(
-    source: Weights, ids: Tensor, gradient: Tensor, choices: Mapping[str, Sequence[Grid]], found: Losses
+    source: Weights,
+    ids: Tensor,
+    gradient: Tensor,
+    choices: Mapping[str, Sequence[Grid]],
+    found: Losses,
+    rounding: _Rounding,
+    read: InputStatistics | None,
 ) -> None:
     """Add what rounding the embedding's rows costs through the layers (a tied one has its head's loss already)."""
     if "embed" not in choices:
@@ -216,7 +257,7 @@ def _embedding(
     used = np.unique(ids.numpy())
     place = torch.from_numpy(np.searchsorted(used, ids.numpy()))
     losses = found.setdefault("embed", {})
-    for grid, change in _changes(np.ascontiguousarray(weight[used]), None, choices["embed"]):
+    for grid, change in rounding.changes(np.ascontiguousarray(weight[used]), read, choices["embed"]):
         moved = change[place] * source.spec.embed_scale
         through = 0.5 * float((gradient * moved).sum(-1).double().square().mean())
         losses[grid] = losses.get(grid, 0.0) + through
