@@ -217,9 +217,10 @@ def _refuse_unsupported(source: Weights, recipe: Recipe, method: Method) -> None
             raise EdgeqError(f"{method.name} reads no text, from which static activations are found", hint=hint)
         return
     from edgeq.decoder.decoder import check_supported
+    from edgeq.decoder.torch_ops import ABLE
 
     try:
-        check_supported(source.spec)
+        check_supported(source.spec, ABLE)
     except EdgeqError as error:
         hint = "Methods that need no calibration text, rtn and hqq, quantize it all the same"
         raise EdgeqError(f"{method.name} can't run this model: {error.what}", where=error.where, hint=hint) from error

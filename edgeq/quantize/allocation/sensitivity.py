@@ -18,7 +18,7 @@ import torch
 
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.decoder.decoder import Stream, block, check_supported, embedding, settled
-from edgeq.decoder.torch_ops import TorchOps
+from edgeq.decoder.torch_ops import ABLE, TorchOps
 from edgeq.quantize.grids import find
 from edgeq.quantize.solvers.rtn import rounded
 from edgeq.registry import Progress
@@ -69,7 +69,7 @@ def sensitivity(
         EdgeqError: a layer the decoder can't run.
     """
     spec = source.spec
-    check_supported(spec)
+    check_supported(spec, ABLE)
     report = progress or (lambda *_: None)
     total = 2 * spec.n_layers + 1
     found: Losses = {}
