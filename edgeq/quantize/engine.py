@@ -33,6 +33,7 @@ from edgeq.quantize.layout import Plan, needs, shards
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.mixtures import mixture_of
+from edgeq.quantize.moe import refuse_mixture
 from edgeq.quantize.predict import predicted, work_bytes
 from edgeq.quantize.report import write_report
 from edgeq.quantize.stream import relative_error, stream_shards
@@ -224,6 +225,7 @@ def _refuse_unsupported(source: Weights, recipe: Recipe, method: Method) -> None
     except EdgeqError as error:
         hint = "Methods that need no calibration text, rtn and hqq, quantize it all the same"
         raise EdgeqError(f"{method.name} can't run this model: {error.what}", where=error.where, hint=hint) from error
+    refuse_mixture(source.spec, recipe, method)
 
 
 def _just_finished(out: Path, recipe: Recipe) -> Checkpoint | None:

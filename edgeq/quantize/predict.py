@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 from edgeq.quantize.allocate import budget_bytes, candidates
 from edgeq.quantize.layout import Item, Needs, Plan, needs, shards
 from edgeq.quantize.methods import find_method
@@ -25,6 +25,7 @@ from edgeq.recipe import Recipe
 TOKENS_AT_ONCE = 2048  # of a batch, as edgeq.quantize.hidden has it, which needs torch
 TORCH_RAM = 330_000_000  # resident after torch is imported and has computed; measured
 GRAM_COPIES = 5, 3  # of a group's gram matrix while it is factored, up to 4096 channels (in double) and beyond
+EXPERT_GRAMS = 1 << 28  # bytes of gram matrices of experts at once, as edgeq.quantize.gather_experts has it
 MATRIX_COPIES = 4  # float32 matrices of a solver beside the weight; measured
 SEARCH_FLOP = {"int": 19_000, "affine": 33_000, "codebook": 43_000, "super": 52_000}  # of a weight; measured
 SOLVE_FLOP = 60  # of a weight and input channel, for error-compensating solvers; measured
@@ -81,11 +82,12 @@ def _block_ram(spec: ModelSpec, plan: Plan, method: Method) -> int:
     kept = 1 + bool(method.transforms) + bool(method.refine is not None or "cross" in method.needs)
     peak = 0
     for i in range(spec.n_layers):
-        items = [x for x in _layers(plan)[i] if len(x.tensor.shape) == 2]
+        items = [x for x in _layers(plan)[i] if len(x.tensor.shape) >= 2]
         weights = sum(x.tensor.numel for x in items)
-        columns = max(x.tensor.shape[1] for x in items)
-        largest = max(x.tensor.numel for x in items)
+        columns = max(x.tensor.shape[-1] for x in items)
+        largest = max(x.tensor.numel // _experts(x) for x in items)
         gram = 4 * columns**2 * (GRAM_COPIES[columns > 4096] + ("cross" in method.needs))
+        gram += min(EXPERT_GRAMS, sum(4 * x.tensor.shape[0] * columns**2 for x in items if x.tensor.expert))
         activations = 4 * TOKENS_AT_ONCE * 3 * _widths(spec, i)
         peak = max(peak, 4 * weights * kept + 2 * weights + gram + 4 * MATRIX_COPIES * largest + activations)
     return TORCH_RAM + peak
@@ -101,13 +103,24 @@ def _flop(spec: ModelSpec, plan: Plan, method: Method, tokens: int, length: int)
     if method.refine is not None:
         passes += REFINE_PASSES * length / tokens
     for layer in _layers(plan):
-        matrices = [x for x in layer if len(x.tensor.shape) == 2]
-        inputs = {x.tensor.shape[1]: 0 for x in matrices}
-        total += passes * FORWARD_FLOP * tokens * sum(x.tensor.numel for x in matrices)
-        total += sides * 2 * tokens * sum(k**2 for k in inputs)
+        matrices = [x for x in layer if len(x.tensor.shape) >= 2]
+        inputs = {(x.tensor.shape[-1], x.tensor.expert): _share(spec, x) for x in matrices}
+        total += passes * FORWARD_FLOP * tokens * sum(x.tensor.numel / _experts(x) * _share(spec, x) for x in matrices)
+        total += sides * 2 * tokens * sum(k**2 * share for (k, _), share in inputs.items())
         per_column = GUARD_FLOP + (SOLVE_FLOP if method.solver is not round_to_nearest else 0)
-        total += per_column * sum(x.tensor.numel * x.tensor.shape[1] for x in matrices if x.grid.kind != "float")
+        total += per_column * sum(x.tensor.numel * x.tensor.shape[-1] for x in matrices if x.grid.kind != "float")
     return total
+
+
+def _experts(item: Item) -> int:
+    """Matrices in a tensor."""
+    return item.tensor.shape[0] if item.tensor.expert else 1
+
+
+def _share(spec: ModelSpec, item: Item) -> int:
+    """How many of a tensor's matrices a token goes through."""
+    ffn = spec.layers[item.tensor.layer or 0].ffn
+    return ffn.active if item.tensor.expert and isinstance(ffn, MoE) else 1
 
 
 def _layers(plan: Plan) -> list[list[Item]]:

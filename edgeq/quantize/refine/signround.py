@@ -134,7 +134,8 @@ class Tuned:
     def step(self, rate: float) -> None:
         """Against the gradient's sign. A tenth of the step for scales: they move a whole group."""
         with torch.no_grad():
-            assert self.offset.grad is not None
+            if self.offset.grad is None:  # an expert that no token of the step chose
+                return
             self.offset -= rate * self.offset.grad.sign()
             self.offset.grad = None
             if self.factor.grad is not None:
