@@ -110,6 +110,11 @@ _GGUF_LAYER = {
 }
 
 
+def loadable(spec: ModelSpec) -> bool:
+    """The model's weights can be read, and the decoder run on them."""
+    return spec.dense or (spec.family in _HF_ROUTER and spec.softmax)
+
+
 def hf_names(spec: ModelSpec, stored: Collection[str] | None = None) -> dict[str, HfSlice]:
     """Canonical name -> where it lies in the model's safetensors files; for experts see `edgeq.model.experts`.
 
@@ -119,7 +124,7 @@ def hf_names(spec: ModelSpec, stored: Collection[str] | None = None) -> dict[str
     Raises:
         EdgeqError: the model's weights can't be loaded yet.
     """
-    if not spec.dense and not (spec.family in _HF_ROUTER and spec.softmax):
+    if not loadable(spec):
         raise EdgeqError(f"loading {spec.family} weights is not possible yet", where=spec.name, hint="Plan it instead")
     prefix = hf_prefix(stored) if stored is not None else "model."
     mixtral = spec.family == "mixtral" and stored is not None and f"{prefix}layers.0.mlp.gate.weight" in stored
