@@ -109,11 +109,12 @@ def with_tokens(report: LayerReport, reached: int, pooled: bool) -> LayerReport:
 
 
 def summed_up(t: TensorSpec, result: BlockResult) -> None:
-    """Add the stacked tensor's own error and report to those of its experts."""
+    """Add the stacked tensor's own error, time and report to those of its experts: errors of outputs by their tokens."""
     names = pieces(t)
     size = sum(result.sizes[n] for n in names)
     off = sum(result.errors[n] ** 2 * result.sizes[n] for n in names)
     result.errors[t.name] = float(np.sqrt(off / size)) if size else 0.0
+    result.seconds[t.name] = sum(result.seconds[n] for n in names)
     reports = [result.reports[n] for n in names]
     tokens = [r.tokens or 0 for r in reports]
     total = sum(tokens)
