@@ -109,7 +109,7 @@ def with_tokens(report: LayerReport, reached: int, pooled: bool) -> LayerReport:
 
 
 def summed_up(t: TensorSpec, result: BlockResult) -> None:
-    """Add the stacked tensor's own error, time and report to those of its experts: errors of outputs by their tokens."""
+    """Add the stacked tensor's own error, time and report to those of its experts, weighed by their tokens."""
     names = pieces(t)
     size = sum(result.sizes[n] for n in names)
     off = sum(result.errors[n] ** 2 * result.sizes[n] for n in names)
