@@ -150,7 +150,8 @@ class ExpertFiles:
         info = file.tensors[name]
         if info.dtype != "U8":
             raise EdgeqError(f"tensor {name} is stored as {info.dtype}, MXFP4 is bytes", where=file.path)
-        return file.raw(name).reshape(info.shape)[e]
+        found: npt.NDArray[np.uint8] = file.raw(name).reshape(info.shape)[e]
+        return found
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return self._files[name].tensors[name].shape

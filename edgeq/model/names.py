@@ -72,9 +72,12 @@ _HF_ROUTER = {
     "granitemoe": "block_sparse_moe.router.layer",
     "granitemoeshared": "block_sparse_moe.router.layer",
 }
-# -> the fused matrix of Granite's shared experts, and which half of its rows.
-_GRANITE_SHARED = {"shared_gate": ("input_linear", 0), "shared_up": ("input_linear", 1)}
-_GRANITE_SHARED |= {"shared_down": ("output_linear", None)}  # type: ignore[dict-item]
+# -> the fused matrix of Granite's shared experts, and which half of its rows; None: all of them.
+_GRANITE_SHARED: dict[str, tuple[str, int | None]] = {
+    "shared_gate": ("input_linear", 0),
+    "shared_up": ("input_linear", 1),
+    "shared_down": ("output_linear", None),
+}
 _GGUF_TOP = {
     "embed": "token_embd.weight",
     "final_norm": "output_norm.weight",

@@ -22,7 +22,7 @@ from edgeq.errors import EdgeqError
 from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
 from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
-from edgeq.exporters.gguf.metadata import metadata, rope_factors
+from edgeq.exporters.gguf.metadata import deviations, metadata, rope_factors
 from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
 from edgeq.exporters.gguf.vocabulary import vocabulary
 from edgeq.files import new_folder, write_json
@@ -95,6 +95,7 @@ def export(
             runtime="llamacpp",
             context=context,
             options={"context": context},
+            facts=deviations(spec),
             plan=plan,
             versions={"gguf": version("gguf")},
         )

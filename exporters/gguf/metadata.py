@@ -148,6 +148,14 @@ def _rope(spec: ModelSpec) -> dict[str, Value]:
     return found
 
 
+def deviations(spec: ModelSpec) -> dict[str, str]:
+    """What llama.cpp is known to compute a little otherwise than the model does, for the artifact's manifest."""
+    rope = _full_rope(spec)
+    if rope is None or rope.kind != "yarn" or rope.param("truncate", 1.0):
+        return {}
+    return {"deviation": "llama.cpp rounds the bounds of YaRN's ramp to whole dimensions: angles differ far back"}
+
+
 def _one_factor(rope: Rope) -> bool:
     """Llama 3's scaling, which a GGUF source says as LongRoPE's two lists, the same for short and long sequences."""
     if rope.kind != "longrope":

@@ -158,6 +158,15 @@ def test_a_model_that_llama_cpp_would_compute_otherwise_is_refused(saved, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_llama_cpp_rounds_in_yarn_is_noted(saved, tmp_path):
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
+    source = open_source(saved("gpt_oss", rope_parameters={**rope, "truncate": False}))
+    artifact = GgufExporter().export(source, tmp_path / "out")
+    assert read_back(artifact.path / "model.gguf", source) == []
+    assert "whole dimensions" in read_artifact(artifact.path).model["deviation"]
+    assert "deviation" not in GgufExporter().export(open_source(saved("qwen3_moe")), tmp_path / "other").model
+
+
 def test_a_shorter_context_makes_a_window_moot(saved, tmp_path):
     source = open_source(saved("mistral", sliding_window=8))
     artifact = export(source, tmp_path / "out", context=8)
