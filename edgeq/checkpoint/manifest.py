@@ -27,11 +27,13 @@ class LayerReport:
         error_before: relative squared error of the layer's output when each weight is rounded to nearest.
         error_after: of what was stored.
         fallback: why something simpler than the method's answer was stored; None: it was not.
+        tokens: of an expert: how many the text gave it; of all a layer's experts: how many all together.
     """
 
     error_before: float
     error_after: float
     fallback: str | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

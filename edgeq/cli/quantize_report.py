@@ -128,7 +128,8 @@ def print_made(console: Console, made: Checkpoint) -> None:
         if report.peak_rss_bytes:
             table.add_row("memory at the peak", f"{_mb(report.peak_rss_bytes)}{_beside(_mb(p.ram_bytes))}")
         table.add_row("disk", f"{_mb(report.disk_bytes)}{_beside(_mb(p.disk_bytes))}")
-        fallen = [layer.name for layer in report.layers if layer.fallback]
+        stacks = {x.name.rpartition(".")[0] for x in report.layers}  # whose experts are listed one by one
+        fallen = [layer.name for layer in report.layers if layer.fallback and layer.name not in stacks]
         if fallen:
             more = ", ..." if len(fallen) > 3 else ""
             table.add_row("fell back", f"{len(fallen)} of {len(report.layers)} layers: {', '.join(fallen[:3])}{more}")

@@ -102,12 +102,17 @@ def print_heat(console: Console, rows: Sequence[LayerRow]) -> None:
         console.print(
             f"\n[bold]{heat.title}[/]  [dim]{heat.show(heat.low)} to {heat.show(heat.high)}[/]", highlight=False
         )
-        console.print(Text("      " + "".join(f"{role[:CELL]:>{CELL}}" for role in roles), "dim"))
+        console.print(Text("      " + "".join(f"{_short(role):>{CELL}}" for role in roles), "dim"))
         for layer in layers:
             line = Text(f"{layer:>5} ", "dim")
             for role in roles:
                 line.append(*_cell(heat, heat.cells.get((layer, role))))
             console.print(line)
+
+
+def _short(role: str) -> str:
+    """A role's name in a cell: `x.gate` of `experts_gate`, `s.gate` of `shared_gate`."""
+    return role.replace("experts_", "x.").replace("shared_", "s.")[: CELL - 1]
 
 
 def _cell(heat: Heat, value: float | None) -> tuple[str, str]:

@@ -6,15 +6,22 @@ Both implement this protocol, and `edgeq.decoder.decoder` is written once over i
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
-from edgeq.model.spec import MLP, Attention
+from edgeq.model.spec import MLP, Attention, MoE
 
 T = TypeVar("T")
 
+# What not every backend has: `Ops.moe` and `Ops.weigh`, and attention that honours `Attention.sinks`.
+Ability = Literal["experts", "sinks"]
+NONE: frozenset[Ability] = frozenset()
+
 
 class Ops(Protocol[T]):
-    """Operations on activations of shape (batch, tokens, width). Weights are asked for by canonical name."""
+    """Operations on activations of shape (batch, tokens, width). Weights are asked for by canonical name.
+
+    A backend that has more than dense models need says so in `able`, an attribute `frozenset[Ability]`.
+    """
 
     def embed(self, ids: T) -> T:
         """Rows of the tensor `embed`: integer (batch, tokens) -> (batch, tokens, hidden)."""
@@ -52,6 +59,18 @@ class Ops(Protocol[T]):
 
     def activate(self, x: T, spec: MLP) -> T:
         """`act(gate) * up` of the packed (gate, up), or `act(up)` when the MLP has no gate."""
+        ...
+
+    def moe(self, x: T, layer: int, spec: MoE) -> T:
+        """What the routed experts of the layer give, each token's by the weights of its router.
+
+        Weights: `router` (experts, hidden), `experts_gate`, `experts_up`, `experts_down` (experts, out, in), their
+        biases with `_bias`. See `MoE` for how logits become weights, and for the activation.
+        """
+        ...
+
+    def weigh(self, x: T, y: T, name: str) -> T:
+        """`y * sigmoid(x @ weight.T)`, the weight (1, hidden): the gate of shared experts."""
         ...
 
     def logits(self, x: T, scale: float, softcap: float | None) -> T:

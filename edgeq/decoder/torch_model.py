@@ -11,7 +11,7 @@ import torch
 
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
-from edgeq.decoder.torch_ops import KeyValueCache, TorchOps, as_ids
+from edgeq.decoder.torch_ops import ABLE, KeyValueCache, TorchOps, as_ids
 from edgeq.errors import EdgeqError
 from edgeq.model.tensors import parameters
 
@@ -30,7 +30,7 @@ class TorchModel:
     """
 
     def __init__(self, weights: Weights, *, dtype: torch.dtype = torch.float32, keep: bool | None = None) -> None:
-        check_supported(weights.spec)
+        check_supported(weights.spec, ABLE)
         self.spec = weights.spec
         if keep is None:
             keep = parameters(weights.spec) * dtype.itemsize < psutil.virtual_memory().available / 2

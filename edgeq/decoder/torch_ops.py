@@ -14,7 +14,8 @@ from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.decoder import rope as rotary
 from edgeq.decoder.fake_quant import fake_quantized
-from edgeq.model.spec import MLP, Attention, ModelSpec, Rope
+from edgeq.decoder.ops import Ability
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE, Rope
 from edgeq.model.tensors import tensors
 
 Tensor = torch.Tensor
@@ -25,6 +26,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu2": lambda x: F.relu(x).square(),
 }
+
+
+ABLE: frozenset[Ability] = frozenset({"experts", "sinks"})
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class TorchOps:
         keep: hold every weight in memory after its first use; otherwise load each again when it is needed.
     """
 
+    able = ABLE
+
     def __init__(self, weights: Weights, *, dtype: torch.dtype = torch.float32, keep: bool = True) -> None:
         self.spec: ModelSpec = weights.spec
         self.dtype = dtype
@@ -65,6 +71,7 @@ class TorchOps:
         self._keep = keep
         self._kept: dict[str, Tensor] = {}
         self._names = frozenset(t.name for t in tensors(weights.spec))
+        self._stacked = {t.name: t.shape for t in tensors(weights.spec) if t.expert}
         self._rope: dict[tuple[Rope, int, int], tuple[Tensor, Tensor]] = {}
 
     @property
@@ -75,7 +82,10 @@ class TorchOps:
     def weight(self, name: str) -> Tensor:
         if name in self._kept:
             return self._kept[name]
-        loaded = torch.from_numpy(np.ascontiguousarray(dense(self._weights.load(name)))).to(self.dtype)
+        values = np.ascontiguousarray(dense(self._weights.load(name)))
+        if name in self._stacked:  # a checkpoint gives quantized experts as one matrix
+            values = values.reshape(self._stacked[name])
+        loaded = torch.from_numpy(values).to(self.dtype)
         if self._keep:
             self._kept[name] = loaded
         return loaded
@@ -119,8 +129,50 @@ class TorchOps:
             q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if self.cache is not None:
             k, v = self.cache.extend(layer, k, v)
-        out = _attend(q, k, v, spec, self.past)
+        sinks = self.weight(f"layers.{layer}.sinks") if spec.sinks else None
+        out = _attend(q, k, v, spec, self.past, sinks)
         return out.transpose(1, 2).flatten(2)
+
+    def moe(self, x: Tensor, layer: int, spec: MoE) -> Tensor:
+        flat = x.flatten(0, -2)
+        weights, chosen = self.routing(flat, layer, spec)
+        out = torch.zeros_like(flat)
+        for e in range(spec.experts):
+            token, place = (chosen == e).nonzero(as_tuple=True)
+            if len(token):
+                y = self.expert(flat[token], layer, e, spec)
+                out = out.index_add(0, token, y * weights[token, place, None])
+        return out.view(x.shape)
+
+    def routing(self, x: Tensor, layer: int, spec: MoE) -> tuple[Tensor, Tensor]:
+        """(weights, experts) of tokens (tokens, hidden): each (tokens, active)."""
+        router = f"layers.{layer}.router"
+        logits = F.linear(x, self.weight(router), self.weight(f"{router}_bias") if spec.router_bias else None).float()
+        largest, chosen = logits.topk(spec.active, -1)
+        weights = largest.softmax(-1) if spec.routing == "top" else logits.softmax(-1).gather(1, chosen)
+        return weights.to(x.dtype), chosen
+
+    def expert(self, x: Tensor, layer: int, e: int, spec: MoE) -> Tensor:
+        """What one expert gives for its tokens (tokens, hidden)."""
+        at = f"layers.{layer}.experts_"
+        packed = self.expert_linear(x, (f"{at}gate", f"{at}up"), e, spec)
+        return self.expert_linear(expert_activation(packed, spec), (f"{at}down",), e, spec)
+
+    def expert_linear(self, x: Tensor, names: tuple[str, ...], e: int, spec: MoE) -> Tensor:
+        """`linear` with the matrices of expert `e` in stacked tensors."""
+        grid = self._activation(names[0])
+        if grid is not None:
+            x = fake_quantized(x, grid)
+        biases = [self.expert_weight(f"{n}_bias", e) if spec.expert_bias else None for n in names]
+        parts = [F.linear(x, self.expert_weight(n, e), b) for n, b in zip(names, biases, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def expert_weight(self, name: str, e: int) -> Tensor:
+        """Expert `e` of a stacked tensor."""
+        return self.weight(name)[e]
+
+    def weigh(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+        return y * torch.sigmoid(F.linear(x, self.weight(name)))
 
     def activate(self, x: Tensor, spec: MLP) -> Tensor:
         act = _ACTIVATIONS[spec.activation]
@@ -164,9 +216,21 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned, rest), -1) if rest.shape[-1] else turned
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, spec: Attention, past: int) -> Tensor:
-    """Causal attention of q (batch, heads, tokens, dim) over k, v (batch, kv_heads, past + tokens, dim)."""
-    if spec.softcap is None:
+def expert_activation(x: Tensor, spec: MoE) -> Tensor:
+    """An expert's activation of the packed (gate, up)."""
+    gate, up = x.chunk(2, -1)
+    if spec.limit is None:
+        return _ACTIVATIONS[spec.activation](gate) * up
+    gate, up = gate.clamp(max=spec.limit), up.clamp(-spec.limit, spec.limit)
+    return (up + 1) * gate * torch.sigmoid(spec.alpha * gate)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, spec: Attention, past: int, sinks: Tensor | None = None) -> Tensor:
+    """Causal attention of q (batch, heads, tokens, dim) over k, v (batch, kv_heads, past + tokens, dim).
+
+    `sinks` (heads,): a logit of each head that takes its share of the softmax and gives nothing.
+    """
+    if spec.softcap is None and sinks is None:
         plain = past == 0 and spec.window is None  # then torch knows the mask, and skips half of the work
         mask = None if plain else ~_hidden(q.shape[2], past, spec.window)
         return F.scaled_dot_product_attention(
@@ -178,8 +242,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, spec: Attention, past: int) -> Tens
     for h in range(spec.kv_heads):  # a group of heads at a time: the score matrix is the largest thing here
         part = slice(h * group, (h + 1) * group)
         scores = (q[:, part] @ k[:, h : h + 1].transpose(2, 3)).float() * spec.scale
-        scores = spec.softcap * torch.tanh(scores / spec.softcap)
-        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1).to(v.dtype)
+        if spec.softcap is not None:
+            scores = spec.softcap * torch.tanh(scores / spec.softcap)
+        scores = scores.masked_fill(hidden, float("-inf"))
+        if sinks is not None:
+            sink = sinks[part].float().view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+            scores = torch.cat((scores, sink), -1)
+        weights = scores.softmax(-1)[..., : k.shape[2]].to(v.dtype)
         out[:, part] = weights @ v[:, h : h + 1]
     return out
 

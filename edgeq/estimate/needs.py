@@ -27,6 +27,7 @@ PART = 1 << 24  # weights quantized at once without text: 64 MB of float32
 ROW_ROLES = {"embed", "head"}  # of dense models, read in parts too
 TOKENS_AT_ONCE = 2048  # of a batch: bounds the memory of activations; results depend on it, so it is no setting
 GRAM_COPIES = 5, 3  # of a group's gram matrix while it is factored, up to 4096 channels (in double) and beyond
+EXPERT_GRAMS = 1 << 28  # bytes of gram matrices of experts that are gathered at once
 MATRIX_COPIES = 4  # float32 matrices of a solver beside the weight; measured
 SEARCH_FLOP = {"int": 19_000, "affine": 33_000, "codebook": 43_000, "super": 52_000}  # of a weight; measured
 SOLVE_FLOP = 60  # of a weight and input channel, for error-compensating solvers; measured
@@ -167,6 +168,7 @@ def _block_ram(spec: ModelSpec, i: int, layer: Sequence[Part], cost: Effort) -> 
     columns = max(p.columns for p in matrices)
     largest = max(p.tensor.numel // p.matrices for p in matrices)
     gram = 4 * columns**2 * (GRAM_COPIES[columns > 4096] + cost.cross)
+    gram += min(EXPERT_GRAMS, sum(4 * p.matrices * p.columns**2 for p in matrices if p.tensor.expert))
     activations = 4 * TOKENS_AT_ONCE * 3 * _widths(spec, i)
     return 4 * weights * kept + 2 * weights + gram + 4 * MATRIX_COPIES * largest + activations
 

@@ -10,7 +10,7 @@ import torch
 
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import Stream, block, check_supported, embedding, head, settled
-from edgeq.decoder.torch_ops import TorchOps, as_ids
+from edgeq.decoder.torch_ops import ABLE, TorchOps, as_ids
 
 
 def layerwise_logits(
@@ -25,7 +25,7 @@ def layerwise_logits(
         tick: told how many sequences' worth of work is done; a layer counts its share of all sequences.
     """
     spec = weights.spec
-    check_supported(spec)
+    check_supported(spec, ABLE)
     share = len(sequences) / (spec.n_layers + 1)
     with torch.inference_mode():
         ops = TorchOps(weights, keep=True)

@@ -111,8 +111,9 @@ class WeightsModel(Measured):
 
     def __init__(self, weights: Weights, *, resident: bool | None = None) -> None:
         from edgeq.decoder.decoder import check_supported
+        from edgeq.decoder.torch_ops import ABLE
 
-        check_supported(weights.spec)
+        check_supported(weights.spec, ABLE)
         spec = weights.spec
         self.weights = weights
         checkpoint = weights if isinstance(weights, Checkpoint) else None

@@ -26,7 +26,13 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
 }
-_QK_NORM: dict[str, QkNorm] = {"qwen3": "head", "qwen3_moe": "head", "gemma3_text": "head", "olmo2": "full"}
+_QK_NORM: dict[str, QkNorm] = {
+    "qwen3": "head",
+    "qwen3_moe": "head",
+    "gemma3_text": "head",
+    "olmo2": "full",
+    "olmoe": "full",
+}
 _QK_NORM |= {"olmo3": "full", "qwen3_next": "head", "qwen3_5_text": "head", "qwen3_5_moe_text": "head"}
 # Families whose projections never have a bias, whatever `attention_bias` says.
 _NO_BIAS = {"mistral", "mixtral", "phi3"}

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 
+from edgeq.errors import EdgeqError
 from edgeq.model.blocks import LayersReader
 from edgeq.model.rope_config import mscale, read_rope
-from edgeq.model.spec import FeedForward, GatedDelta, LatentAttention, Mamba, Mixer, MoE, Rope
+from edgeq.model.spec import Attention, FeedForward, GatedDelta, LatentAttention, Mamba, Mixer, MoE, Rope, Routing
 
 
 class MixtralReader(LayersReader):
     def ffn(self, i: int) -> FeedForward | None:
         return self.moe("num_local_experts", "intermediate_size")
 
-    def moe(self, count: str, width: str, shared: int = 0, *, shared_gate: bool = False, bias: bool = False) -> MoE:
+    def moe(
+        self,
+        count: str,
+        width: str,
+        shared: int = 0,
+        *,
+        shared_gate: bool = False,
+        bias: bool = False,
+        routing: Routing = "top",
+        limit: float | None = None,
+    ) -> MoE:
         experts = self.f.integer(count, high=1 << 16)
         active = self.f.integer("num_experts_per_tok", high=1 << 16)
         if active > experts:
@@ -27,12 +38,20 @@ class MixtralReader(LayersReader):
             self.activation,
             router_bias=bias,
             expert_bias=bias,
+            routing=routing,
+            limit=limit,
+            alpha=self.f.number("swiglu_alpha", 1.702),
         )
+
+    def softmax_over(self) -> Routing:
+        """`norm_topk_prob`: the chosen experts' weights add up to one."""
+        return "top" if self.f.flag("norm_topk_prob") else "all"
 
 
 class GptOssReader(MixtralReader):
     def ffn(self, i: int) -> FeedForward | None:
-        return self.moe("num_local_experts", "intermediate_size", bias=True)
+        limit = self.f.number("swiglu_limit", 7.0)
+        return self.moe("num_local_experts", "intermediate_size", bias=True, limit=limit)
 
     def rope(self, layer_type: str) -> Rope:
         yarn = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}
@@ -47,9 +66,21 @@ class QwenMoeReader(MixtralReader):
         if dense or (i + 1) % self.f.integer("decoder_sparse_step"):
             return self.mlp()
         if self.family == "qwen3_moe":
-            return self.moe("num_experts", "moe_intermediate_size")
+            return self.moe("num_experts", "moe_intermediate_size", routing=self.softmax_over())
         shared = self.f.integer("shared_expert_intermediate_size")
-        return self.moe("num_experts", "moe_intermediate_size", shared, shared_gate=True)
+        return self.moe("num_experts", "moe_intermediate_size", shared, shared_gate=True, routing=self.softmax_over())
+
+
+class OlmoeReader(MixtralReader):
+    """OLMoE: experts as in Qwen2-MoE, norms of queries and keys over the whole projection."""
+
+    def attention(self, i: int) -> Attention:
+        if self.f.optional_number("clip_qkv") is not None:
+            raise EdgeqError("queries, keys and values that are clipped (clip_qkv)", where=self.f.where)
+        return super().attention(i)
+
+    def ffn(self, i: int) -> FeedForward | None:
+        return self.moe("num_experts", "intermediate_size", routing=self.softmax_over())
 
 
 class QwenNextReader(QwenMoeReader):
@@ -107,7 +138,8 @@ class DeepseekReader(MixtralReader):
         if i < self.f.integer("first_k_dense_replace", low=0):
             return self.mlp()
         shared = self.f.integer("n_shared_experts", 0, low=0) * self.f.integer("moe_intermediate_size")
-        return self.moe("n_routed_experts", "moe_intermediate_size", shared)
+        routing: Routing = "sigmoid" if self.family == "deepseek_v3" else self.softmax_over()
+        return self.moe("n_routed_experts", "moe_intermediate_size", shared, routing=routing)
 
 
 class GraniteMoeReader(MixtralReader):

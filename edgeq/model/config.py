@@ -14,6 +14,7 @@ from edgeq.model.blocks_moe import (
     GraniteMoeReader,
     MambaReader,
     MixtralReader,
+    OlmoeReader,
     QwenMoeReader,
     QwenNextReader,
 )
@@ -32,6 +33,7 @@ _READERS: dict[str, Callable[[Fields], LayersReader]] = {
     "mixtral": MixtralReader,
     "qwen2_moe": QwenMoeReader,
     "qwen3_moe": QwenMoeReader,
+    "olmoe": OlmoeReader,
     "qwen3_next": QwenNextReader,
     "qwen3_5_text": QwenNextReader,
     "qwen3_5_moe_text": QwenNextReader,

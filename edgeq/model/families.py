@@ -42,6 +42,7 @@ _QWEN_MOE: dict[str, Any] = {
 }
 _QWEN_NEXT: dict[str, Any] = {
     **_QWEN_MOE,
+    "norm_topk_prob": True,
     "num_key_value_heads": 2,
     "head_dim": 256,
     "partial_rotary_factor": 0.25,
@@ -166,6 +167,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 8,
         "num_experts": 128,
     },
+    "olmoe": {**_OLMO, "intermediate_size": 2048, "num_attention_heads": 16, "max_position_embeddings": 4096}
+    | {"num_experts_per_tok": 8, "num_experts": 64},
     "qwen3_next": _QWEN_NEXT,
     "qwen3_5_text": {**_QWEN_NEXT, "vocab_size": 248320, "intermediate_size": 12288, "num_key_value_heads": 4},
     "qwen3_5_moe_text": {**_QWEN_NEXT, "vocab_size": 248320, "num_experts": 256, "num_experts_per_tok": 8},

@@ -15,10 +15,10 @@ from typing import Any
 
 from edgeq.errors import EdgeqError
 from edgeq.model.fields import MAX_LAYERS, Fields
+from edgeq.model.gguf_check import check_tensors
 from edgeq.model.gguf_file import GgufFile
 from edgeq.model.gguf_ids import end_ids, token_id
 from edgeq.model.gguf_rope import gguf_rope
-from edgeq.model.names import gguf_slices
 from edgeq.model.rope_config import mscale
 from edgeq.model.spec import (
     MLP,
@@ -33,8 +33,8 @@ from edgeq.model.spec import (
     NormLayout,
     QkNorm,
     Rope,
+    Routing,
 )
-from edgeq.model.tensors import tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ _ARCHS = {
     "qwen3": _Arch("qwen3", qk_norm="head"),
     "qwen2moe": _Arch("qwen2_moe"),
     "qwen3moe": _Arch("qwen3_moe", qk_norm="head"),
+    "olmoe": _Arch("olmoe", qk_norm="full"),
     "gemma2": _Arch("gemma2", "sandwich", "gelu_tanh", pattern=2),
     "gemma3": _Arch("gemma3_text", "sandwich", "gelu_tanh", "head", 6),
     "phi3": _Arch("phi3"),
@@ -82,32 +83,8 @@ def spec_of(file: GgufFile, *, name: str) -> ModelSpec:
     """The architecture of an opened GGUF file."""
     reader = _Reader(file)
     spec = reader.spec(name)
-    _check(spec, file)
+    check_tensors(spec, file)
     return spec
-
-
-def _check(spec: ModelSpec, file: GgufFile) -> None:
-    shapes = {t.name: t.shape for t in tensors(spec)}
-    wanted: dict[str, tuple[int, ...]] = {}
-    for canonical, found in gguf_slices(spec).items():
-        shape, before = shapes[canonical], wanted.get(found.name)
-        if before is not None and found.row_start is not None:
-            shape = (before[0] + shape[0], *shape[1:])
-        wanted[found.name] = shape
-    for name, shape in wanted.items():
-        if name not in file.tensors:
-            if name.endswith("attn_kv_b.weight"):  # newer files hold it as attn_k_b and attn_v_b
-                continue
-            raise EdgeqError(f"tensor {name} is missing", where=file.path, hint="Download the file again")
-        stored = file.tensors[name].shape
-        if _squeezed(stored) != _squeezed(shape):
-            raise EdgeqError(
-                f"tensor {name}: the metadata need shape {list(shape)}, the file has {list(stored)}", where=file.path
-            )
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n for n in shape if n != 1)
 
 
 class _Reader:
@@ -282,7 +259,17 @@ class _Reader:
             activation=act,
             router_bias=self.has(f"{at}ffn_gate_inp.bias"),
             expert_bias=self.has(f"{at}ffn_gate_exps.bias"),
+            routing=self._routing(),
+            limit=7.0 if self.name == "gpt-oss" else None,
         )
+
+    def _routing(self) -> Routing:
+        """Fixed in llama.cpp's code for most; DeepSeek's files say it."""
+        if self.name in _LATENT:
+            if self.f.integer("expert_gating_func", 1, low=0) == 2:
+                return "sigmoid"
+            return "top" if self.f.flag("expert_weights_norm") else "all"
+        return "all" if self.name in ("qwen2moe", "olmoe") else "top"
 
 
 def _own(metadata: Mapping[str, Any], arch: str) -> dict[str, Any]:

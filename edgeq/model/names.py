@@ -8,10 +8,10 @@ gguf-py.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeq.errors import EdgeqError
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 from edgeq.model.tensors import TensorSpec, tensors
 
 
@@ -58,6 +58,26 @@ _HF_MLP = {
     **{n: f"mlp.{n}_proj.weight" for n in ("gate", "up", "down")},
     **{f"{n}_bias": f"mlp.{n}_proj.bias" for n in ("gate", "up", "down")},
 }
+_HF_SHARED = {
+    **{f"shared_{n}": f"mlp.shared_expert.{n}_proj.weight" for n in ("gate", "up", "down")},
+    "shared_router": "mlp.shared_expert_gate.weight",
+}
+# family -> the layer's router; the mixtures whose weights are loaded.
+_HF_ROUTER = {
+    "mixtral": "block_sparse_moe.gate",
+    "qwen2_moe": "mlp.gate",
+    "qwen3_moe": "mlp.gate",
+    "olmoe": "mlp.gate",
+    "gpt_oss": "mlp.router",
+    "granitemoe": "block_sparse_moe.router.layer",
+    "granitemoeshared": "block_sparse_moe.router.layer",
+}
+# -> the fused matrix of Granite's shared experts, and which half of its rows; None: all of them.
+_GRANITE_SHARED: dict[str, tuple[str, int | None]] = {
+    "shared_gate": ("input_linear", 0),
+    "shared_up": ("input_linear", 1),
+    "shared_down": ("output_linear", None),
+}
 _GGUF_TOP = {
     "embed": "token_embd.weight",
     "final_norm": "output_norm.weight",
@@ -93,19 +113,28 @@ _GGUF_LAYER = {
 }
 
 
+def loadable(spec: ModelSpec) -> bool:
+    """The model's weights can be read, and the decoder run on them."""
+    return spec.dense or (spec.family in _HF_ROUTER and spec.softmax)
+
+
 def hf_names(spec: ModelSpec, stored: Collection[str] | None = None) -> dict[str, HfSlice]:
-    """Canonical name -> where it lies in the model's safetensors files, for a dense model.
+    """Canonical name -> where it lies in the model's safetensors files; for experts see `edgeq.model.experts`.
 
     Args:
         stored: the names in the files, to find the prefix (`model.`, or a multimodal wrapper's); without it `model.`.
 
     Raises:
-        EdgeqError: the model is not dense (its weights can't be loaded yet).
+        EdgeqError: the model's weights can't be loaded yet.
     """
-    if not spec.dense:
+    if not loadable(spec):
         raise EdgeqError(f"loading {spec.family} weights is not possible yet", where=spec.name, hint="Plan it instead")
     prefix = hf_prefix(stored) if stored is not None else "model."
-    return {t.name: hf_slice(spec, t, prefix) for t in tensors(spec)}
+    mixtral = spec.family == "mixtral" and stored is not None and f"{prefix}layers.0.mlp.gate.weight" in stored
+    found = {t.name: hf_slice(spec, t, prefix) for t in tensors(spec) if not t.expert}
+    if mixtral:  # as transformers 5 has it in memory, and on disk where told to leave it so
+        return {n: replace(s, name=s.name.replace("block_sparse_moe.", "mlp.")) for n, s in found.items()}
+    return found
 
 
 def hf_prefix(stored: Collection[str]) -> str:
@@ -129,7 +158,16 @@ def hf_slice(spec: ModelSpec, tensor: TensorSpec, prefix: str) -> HfSlice:
     norms = _HF_NORMS[spec.norm_layout]
     if part in norms:
         return HfSlice(f"{at}{norms[part]}.weight")
-    return HfSlice(at + {**_HF_ATTENTION, **_HF_MLP}[part])
+    if part in ("router", "router_bias"):
+        return HfSlice(f"{at}{_HF_ROUTER[spec.family]}.{'bias' if part.endswith('bias') else 'weight'}")
+    if part in _GRANITE_SHARED and spec.family in _HF_ROUTER and spec.family.startswith("granitemoe"):
+        ffn = spec.layers[tensor.layer or 0].ffn
+        assert isinstance(ffn, MoE)
+        name, first = _GRANITE_SHARED[part]
+        width = ffn.shared_intermediate
+        rows = (None, None) if first is None else (first * width, (first + 1) * width)
+        return HfSlice(f"{at}shared_mlp.{name}.weight", *rows)
+    return HfSlice(at + {**_HF_ATTENTION, **_HF_MLP, **_HF_SHARED}[part])
 
 
 def gguf_names(spec: ModelSpec) -> dict[str, str]:

@@ -16,6 +16,7 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 QkNorm = Literal["none", "head", "full"]  # per head (Qwen3, Gemma 3) or over the whole projection (OLMo 2)
 NormLayout = Literal["pre", "post", "sandwich"]  # Llama; OLMo 2; Gemma 2/3
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
+Routing = Literal["top", "all", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,16 @@ class MLP:
 
 @dataclass(frozen=True, slots=True)
 class MoE:
-    """Mixture of experts. `intermediate` is one expert's width, `shared_intermediate` all shared experts' together."""
+    """Mixture of experts: each token goes through the `active` ones with the largest router logits.
+
+    Attributes:
+        intermediate: one expert's width; `shared_intermediate` all shared experts' together.
+        shared_gate: the shared experts' output is multiplied by the sigmoid of a logit of its own.
+        routing: how the logits become weights: `top`, the softmax of the chosen ones; `all`, the softmax of all of
+            them, which for the chosen ones adds up to less than one; `sigmoid` (DeepSeek-V3, with groups and a bias).
+        limit: gate and up are held within it, and an expert's activation is `(up + 1) * gate * sigmoid(alpha * gate)`
+            (gpt-oss); None: `act(gate) * up`.
+    """
 
     experts: int
     active: int
@@ -120,6 +130,14 @@ class MoE:
     activation: Activation = "silu"
     router_bias: bool = False
     expert_bias: bool = False
+    routing: Routing = "top"
+    limit: float | None = None
+    alpha: float = 1.702
+
+    @property
+    def shared(self) -> MLP:
+        """The shared experts, which are one MLP."""
+        return MLP(self.shared_intermediate, self.activation)
 
 
 Mixer = Attention | LatentAttention | GatedDelta | Mamba
@@ -181,8 +199,16 @@ class ModelSpec:
 
     @property
     def dense(self) -> bool:
-        """Every layer is softmax attention and a gated MLP: what the decoder runs today."""
+        """Every layer is softmax attention and an MLP, without experts."""
         return all(isinstance(x.mixer, Attention) and isinstance(x.ffn, MLP) for x in self.layers)
+
+    @property
+    def softmax(self) -> bool:
+        """Every layer is softmax attention and an MLP or experts that a softmax weighs: what the decoder can run."""
+        routed = (not isinstance(x.ffn, MoE) or x.ffn.routing != "sigmoid" for x in self.layers)
+        return all(routed) and all(
+            isinstance(x.mixer, Attention) and not x.mixer.gated and x.ffn is not None for x in self.layers
+        )
 
 
 def refuse_estimate(spec: ModelSpec) -> None:

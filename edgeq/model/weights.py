@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import EdgeqError
+from edgeq.model.experts import ExpertFiles, expert_slices
 from edgeq.model.gguf_file import GgufFile
-from edgeq.model.names import HfSlice, gguf_permuted, gguf_slices, hf_names
+from edgeq.model.names import HfSlice, gguf_permuted, gguf_slices, hf_names, hf_prefix
 from edgeq.model.read import read_model
 from edgeq.model.safetensors_file import CONVERT, open_shards
 from edgeq.model.spec import Attention, ModelSpec
@@ -22,6 +23,7 @@ from edgeq.model.tensors import TensorSpec, tensors
 Floats = npt.NDArray[np.float32]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 ROW_ROLES = {"embed", "head", "experts_gate", "experts_up", "experts_down"}  # large, and no format reorders their rows
+OTHER_MODEL = "The weights and the configuration are not of the same model"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -93,7 +95,7 @@ class SourceWeights(ABC):
             raise EdgeqError(
                 f"tensor {at.name} has shape {list(shape)}, the configuration needs {list(t.shape)} for {t.name}",
                 where=self.spec.location,
-                hint="The weights and the configuration are not of the same model",
+                hint=OTHER_MODEL,
             )
 
     def _missing(self, name: str) -> EdgeqError:
@@ -107,7 +109,30 @@ class FolderWeights(SourceWeights):
         self.folder = folder
         self._shards = open_shards(folder)
         self.files = tuple(sorted({f.path for f in self._shards.values()}))
-        super().__init__(spec, hf_names(spec, self._shards))
+        slices = hf_names(spec, self._shards)
+        self._experts = ExpertFiles(self._shards, expert_slices(spec, self._shards, hf_prefix(self._shards)))
+        super().__init__(spec, slices)
+
+    def load(self, name: str) -> Floats:
+        if name in self._experts.slices:
+            return self._experts.read(self._tensors[name], slice(None))
+        return super().load(name)
+
+    def load_rows(self, name: str, rows: slice) -> Floats:
+        if name in self._experts.slices:
+            return self._experts.read(self._tensors[name], rows)
+        return super().load_rows(name, rows)
+
+    def _check(self, t: TensorSpec) -> None:
+        if t.name not in self._experts.slices:
+            super()._check(t)
+            return
+        try:
+            wrong = self._experts.check(t)
+        except KeyError as missing:
+            raise self._missing(missing.args[0]) from missing
+        if wrong is not None:
+            raise EdgeqError(wrong, where=self.spec.location, hint=OTHER_MODEL)
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
         """The tokenizer, chat template and generation settings that lie in the folder, by file name.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgeq.model.spec import ModelSpec
+from edgeq.estimate.onnx_file import expert_block
+from edgeq.model.names import loadable
+from edgeq.model.spec import ModelSpec, MoE
 from edgeq.scheme import GGUF_BASE, Scheme, named_scheme
 
 INTEGER = (
@@ -43,6 +45,16 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
         return "today edgeq quantizes and measures 8-bit activations, but exports none"
     if scheme.linear.kind == "float":
         return "today edgeq plans unquantized weights, but makes quantized ones"
-    if not spec.dense:
-        return "today edgeq runs dense models: softmax attention and one feed-forward a layer"
+    if not loadable(spec):
+        return "today edgeq runs softmax attention with MLPs, or with experts that a softmax weighs"
+    return _experts_not_yet(spec, scheme)
+
+
+def _experts_not_yet(spec: ModelSpec, scheme: Scheme) -> str | None:
+    for ffn in {x.ffn for x in spec.layers if isinstance(x.ffn, MoE)}:
+        if "smoothquant" in scheme.method.split("+"):
+            return "edgeq smooths no experts"
+        if expert_block(spec, ffn, scheme.linear) is None:
+            group = scheme.linear.group_size
+            return f"ONNX Runtime's experts of width {ffn.intermediate} can't have groups of {group}"
     return None

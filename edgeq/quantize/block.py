@@ -13,8 +13,9 @@ import torch
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
-from edgeq.model.spec import MLP, ModelSpec
+from edgeq.model.spec import MLP, ModelSpec, MoE
 from edgeq.model.tensors import TensorSpec
+from edgeq.quantize.experts import expert_groups, pieces, split
 from edgeq.quantize.statistics import InputStatistics
 from edgeq.scheme import Grid
 
@@ -34,7 +35,9 @@ class Block:
         current: the float tensors as transforms left them: what is to be quantized. Norms and biases included.
         grids: the grid of every matrix that is to be quantized.
         quantized: what has been quantized so far.
-        groups: names of linear layers that share an input, in the order they run: (q, k, v), (o,), (gate, up), (down,).
+        groups: names of linear layers that share an input, in the order they run: (q, k, v), (o,), (gate, up), (down,);
+            of experts (gate, up) of each, (down,) of each, and then the shared ones'. Experts are matrices of their own
+            here, see `edgeq.quantize.experts`.
         halves: matrices that are stored in half precision.
         method: how its matrices will be quantized, which is what a transform prepares them for.
         activations: how the inputs of its matrices will be stored, likewise.
@@ -93,24 +96,35 @@ def load_block(
     Raises:
         EdgeqError: a tensor has another shape than the model needs, or values that are not finite.
     """
-    original = {t.name: _load(source, t) for t in parts}
+    parts = list(parts)
+    original = {name: aligned(values) for t in parts for name, values in split(t, _load(source, t))}
+    grids = {n: grids[t.name] for t in parts if t.name in grids for n in pieces(t)}
     current = {n: t.clone() for n, t in original.items()} if copy else dict(original)
     return Block(source.spec, index, original, current, grids, groups(source.spec, index))
 
 
 def groups(spec: ModelSpec, index: int) -> tuple[tuple[str, ...], ...]:
-    """Names of the linear layers of a dense layer that share an input, in the order the decoder asks for them."""
+    """Names of the linear layers of a layer that share an input, in the order they are quantized."""
     ffn = spec.layers[index].ffn
+    attention = (("q", "k", "v"), ("o",))
+    if isinstance(ffn, MoE):
+        shared = (("shared_gate", "shared_up"), ("shared_down",)) if ffn.shared_intermediate else ()
+        return (*_named(index, attention), *expert_groups(index, ffn), *_named(index, shared))
     gated = isinstance(ffn, MLP) and ffn.gated
-    roles = (("q", "k", "v"), ("o",), ("gate", "up") if gated else ("up",), ("down",))
+    return _named(index, (*attention, ("gate", "up") if gated else ("up",), ("down",)))
+
+
+def _named(index: int, roles: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(f"layers.{index}.{role}" for role in group) for group in roles)
 
 
-def _load(source: Weights, t: TensorSpec) -> Tensor:
+def _load(source: Weights, t: TensorSpec) -> npt.NDArray[np.float32]:
     values = dense(source.load(t.name))
+    if t.expert:  # a checkpoint gives quantized ones as one matrix
+        values = values.reshape(t.shape)
     if values.shape != t.shape:
         raise EdgeqError(f"the source gives shape {values.shape}, the model needs {t.shape}", where=t.name)
     if not np.isfinite(values).all():
         hint = "The source file is damaged"
         raise EdgeqError("this weight holds values that are not finite", where=t.name, hint=hint)
-    return aligned(values)
+    return values

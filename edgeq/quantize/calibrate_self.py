@@ -19,7 +19,7 @@ import torch
 
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
-from edgeq.decoder.torch_ops import KeyValueCache, TorchOps
+from edgeq.decoder.torch_ops import ABLE, KeyValueCache, TorchOps
 from edgeq.errors import EdgeqError
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import parameters
@@ -60,7 +60,7 @@ def own_text(
     Raises:
         EdgeqError: the decoder can't run the model, or memory can't hold it: each token would read it from disk.
     """
-    check_supported(source.spec)
+    check_supported(source.spec, ABLE)
     writer = _Writer(source, length, keep_start)
     tokens = np.empty((sequences, length), np.int64)
     waiting, redrawn = np.arange(sequences), 0

@@ -23,6 +23,7 @@ from edgeq.checkpoint.store import entries
 from edgeq.checkpoint.weights import Weights
 from edgeq.quantize.activations import activation_grids
 from edgeq.quantize.block import Block, load_block
+from edgeq.quantize.experts import pieces, stack_of, stacked, stacked_floats, summed_up
 from edgeq.quantize.guard import noted
 from edgeq.quantize.head import HeadJudge
 from edgeq.quantize.hidden import HiddenStates, float_name, hidden_name, intact, write_hidden
@@ -162,10 +163,13 @@ class CalibratedRun:
         found: dict[str, Array] = {}
         for item in items:
             name = item.tensor.name
-            if name in block.quantized:
-                found |= entries(name, block.quantized[name])
+            if item.grid.kind == "float":
+                found |= float_entries(item, stacked_floats(item.tensor, block.current))
+            elif item.tensor.expert:
+                found |= entries(name, stacked([block.quantized[n] for n in pieces(item.tensor)]))
+                summed_up(item.tensor, result)
             else:
-                found |= float_entries(item, block.current[name].numpy())
+                found |= entries(name, block.quantized[name])
         block.close()
         return {
             "found": found,
@@ -232,7 +236,8 @@ class CalibratedRun:
         grids = {t.tensor.name: t.grid for t in items if t.grid.kind != "float"}
         block = load_block(self.source, i, [t.tensor for t in items], grids, copy=bool(self.method.transforms))
         block.activations = self.activations
-        block.halves = frozenset(t.tensor.name for t in items if t.grid.kind == "float" and t.grid.bits == 16)
+        halves = (t.tensor for t in items if t.grid.kind == "float" and t.grid.bits == 16)
+        block.halves = frozenset(n for t in halves for n in pieces(t))
         return block
 
     def _wanted(self, block: int) -> bool:
@@ -265,8 +270,8 @@ class CalibratedRun:
         """Weights of the tensor's shard that come before it."""
         for items in self.plan.values():
             names = [i.tensor.name for i in items]
-            if name in names:
-                return sum(i.tensor.numel for i in items[: names.index(name)])
+            if stack_of(name) in names:
+                return sum(i.tensor.numel for i in items[: names.index(stack_of(name))])
         return 0
 
     def _count(self, items: list[Item]) -> None:

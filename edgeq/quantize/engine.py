@@ -34,6 +34,7 @@ from edgeq.quantize.layout import Plan, disk_bytes, shards
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.mixtures import mixture_of
+from edgeq.quantize.moe import refuse_mixture
 from edgeq.quantize.predict import predicted, work_bytes
 from edgeq.quantize.report import write_report
 from edgeq.quantize.stream import relative_error, stream_shards
@@ -218,12 +219,14 @@ def _refuse_unsupported(source: Weights, recipe: Recipe, method: Method) -> None
             raise EdgeqError(f"{method.name} reads no text, from which static activations are found", hint=hint)
         return
     from edgeq.decoder.decoder import check_supported
+    from edgeq.decoder.torch_ops import ABLE
 
     try:
-        check_supported(source.spec)
+        check_supported(source.spec, ABLE)
     except EdgeqError as error:
         hint = "Methods that need no calibration text, rtn and hqq, quantize it all the same"
         raise EdgeqError(f"{method.name} can't run this model: {error.what}", where=error.where, hint=hint) from error
+    refuse_mixture(source.spec, recipe, method)
 
 
 def _just_finished(out: Path, recipe: Recipe) -> Checkpoint | None:

@@ -12,11 +12,11 @@ from edgeq.checkpoint.manifest import LayerReport
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.quantize.block import aligned
-from edgeq.quantize.gather import Sums
 from edgeq.quantize.guard import Judged, guarded
 from edgeq.quantize.hidden import HiddenStates
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.run_block import normed
+from edgeq.quantize.sums import Sums
 from edgeq.scheme import Grid
 
 Floats = npt.NDArray[np.float32]

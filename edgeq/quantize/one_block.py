@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from edgeq.checkpoint.manifest import LayerReport
 from edgeq.quantize.block import Block
+from edgeq.quantize.experts import with_tokens
 from edgeq.quantize.gather import Gatherer
 from edgeq.quantize.guard import guarded
 from edgeq.quantize.methods.composition import Method
@@ -26,12 +28,14 @@ class BlockResult:
     errors: matrix -> ||W - Q|| / ||W||, W as transforms left it.
     seconds: matrix -> what it took, its group's statistics shared out.
     block: mean squared error of the output, `before` and `after` the refinement.
+    sizes: matrix -> ||W||^2.
     """
 
     reports: dict[str, LayerReport] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     block: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
 
 
 def quantize_block(block: Block, method: Method, quantized: Passes, floats: Passes | None, told: Told) -> BlockResult:
@@ -97,6 +101,9 @@ def _quantize_group(
         quantized, report = guarded(method, weight, block.grids[name], found.statistics, found.energy.get(name))
         block.quantized[name] = quantized
         result.reports[name], result.errors[name] = report.report(), relative_error(weight, quantized)
+        result.sizes[name] = float(np.square(weight).sum(dtype=np.float64))
+        if found.reached is not None:
+            result.reports[name] = with_tokens(result.reports[name], found.reached, found.pooled)
         result.seconds[name] = shared + time.perf_counter() - started
 
 

@@ -1,7 +1,7 @@
 """Passes of one stream through a block, each taking up where an earlier one had come to.
 
-The inputs of `o` and of `down` are put down on disk when they are first seen. As long as the tensors before them stay
-as they were, later passes read them there: attention, a block's dearest part beside its matrices, runs once.
+The inputs of `o`, of `down` and of experts are put down on disk when they are first seen. As long as the tensors before
+them stay as they were, later passes read them there: attention, a block's dearest part beside its matrices, runs once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from edgeq.quantize.run_block import BlockRunner
 Tensor = torch.Tensor
 Batches = Callable[[], Iterator[Tensor]]
 Seen = dict[str, tuple[Tensor, int]]  # tensors that a result came from, and their versions
+
+
+TAPPED = ("o", "down", "router")  # what is put down; `router` reads what all experts do
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Passes:
     tensors: what the block runs with, asked for at each pass.
     batches: its input.
     shape: (sequences, tokens).
-    folder, name: where taps lie; files `name-o.npy`, `name-down.npy`. Without a folder every pass starts at the front.
+    folder, name: where taps lie; files `name-o.npy`, `name-down.npy`, ... Without a folder every pass starts at the
+        front.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class Passes:
         return tap if tap is not None and stands(tap.seen, tensors) else None
 
     def _writer(self, role: str) -> HiddenWriter | None:
-        if self._folder is None or role not in ("o", "down"):
+        if self._folder is None or role not in TAPPED:
             return None
         self._taps.pop(role, None)
         return HiddenWriter(self._folder / f"{self._name}-{role}.npy", self._shape)

@@ -15,6 +15,7 @@ from edgeq.checkpoint.weights import Weights
 from edgeq.model.safetensors_file import SafetensorsFile
 from edgeq.model.spec import ModelSpec
 from edgeq.quantize.block import aligned, load_block
+from edgeq.quantize.experts import split
 from edgeq.quantize.hidden import HiddenStates, batch_slices, float_name, hidden_name, write_hidden
 from edgeq.quantize.layout import Item, Plan, shard_name
 from edgeq.quantize.run_block import BlockRunner
@@ -83,7 +84,8 @@ def replay(source: Weights, plan: Plan, tokens: Tokens, folder: Path, upto: int,
     for i in range(upto):
         items = plan[shard_name(i)]
         arrays = shard_arrays(folder / shard_name(i), items)
-        stored = {t.tensor.name: aligned(stored_values(t, arrays).reshape(t.tensor.shape)) for t in items}
+        values = (named for t in items for named in split(t.tensor, stored_values(t, arrays)))
+        stored = {name: aligned(value) for name, value in values}
         _step(spec, i, stored, folder, hidden_name)
         if float_stream:
             block = load_block(source, i, [t.tensor for t in items], {}, copy=False)

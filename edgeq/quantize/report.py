@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeq.checkpoint.manifest import StoredTensor
+from edgeq.checkpoint.manifest import LayerReport, StoredTensor
 from edgeq.errors import EdgeqError
 from edgeq.files import write_json
 from edgeq.jsonable import from_json, to_json
 from edgeq.model.safetensors_file import load_json
 from edgeq.quantize.journal import Done
 from edgeq.quantize.layout import Needs
+from edgeq.scheme import Grid
 
 REPORT = "report.json"
 
@@ -31,6 +32,7 @@ class MatrixReport:
         error: ||W - Q|| / ||W||.
         error_before, error_after: relative squared errors of the output (see `LayerReport`); None without text.
         seconds: None where it was not timed.
+        tokens: of an expert: how many the calibration text gave it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class MatrixReport:
     error_after: float | None = None
     fallback: str | None = None
     seconds: float | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class RunReport:
     seconds: of all steps, those of runs that were interrupted included.
     peak_rss_bytes: of this process, in all its life; 0: not known here.
     disk_bytes: of the checkpoint.
-    layers: in the order of the model.
+    layers: in the order of the model; of experts first all of a role, then each.
     blocks: shard -> mean squared error of its block's output `before` and `after` the refinement.
     """
 
@@ -99,20 +102,20 @@ def _layers(tensors: Mapping[str, StoredTensor], done: Mapping[str, Done]) -> It
     for name, stored in tensors.items():
         if stored.error is None:
             continue
-        judged, grid = stored.report, stored.grid
-        seconds = done[stored.shard].seconds.get(name)
-        words = f"{grid.ggml_type or grid.codebook or grid.kind}{grid.bits if grid.kind == 'int' else ''}"
-        words += "" if grid.group_size == -1 or grid.ggml_type else f" g{grid.group_size}"
-        if judged is None:
-            yield MatrixReport(name, words, grid.bits, stored.error, seconds=seconds)
-        else:
-            yield MatrixReport(
-                name,
-                words,
-                grid.bits,
-                stored.error,
-                judged.error_before,
-                judged.error_after,
-                judged.fallback,
-                seconds,
-            )
+        shard, grid = done[stored.shard], stored.grid
+        yield _matrix(name, grid, stored.error, stored.report, shard.seconds.get(name))
+        for e in range(stored.shape[0] if len(stored.shape) == 3 else 0):
+            one = f"{name}.{e}"
+            if one in shard.reports:
+                yield _matrix(one, grid, shard.errors.get(one), shard.reports[one], shard.seconds.get(one))
+
+
+def _matrix(
+    name: str, grid: Grid, error: float | None, judged: LayerReport | None, seconds: float | None
+) -> MatrixReport:
+    words = f"{grid.ggml_type or grid.codebook or grid.kind}{grid.bits if grid.kind == 'int' else ''}"
+    words += "" if grid.group_size == -1 or grid.ggml_type else f" g{grid.group_size}"
+    if judged is None:
+        return MatrixReport(name, words, grid.bits, error, seconds=seconds)
+    before, after, fallback = judged.error_before, judged.error_after, judged.fallback
+    return MatrixReport(name, words, grid.bits, error, before, after, fallback, seconds, judged.tokens)

@@ -9,10 +9,11 @@ import torch
 
 from edgeq.checkpoint.weights import Weight
 from edgeq.decoder.decoder import Stream, block, settled
-from edgeq.decoder.torch_ops import TorchOps
+from edgeq.decoder.torch_ops import TorchOps, expert_activation
 from edgeq.errors import EdgeqError
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 from edgeq.quantize.block import Hook
+from edgeq.quantize.experts import member, mixture, router
 
 Tensor = torch.Tensor
 
@@ -70,6 +71,17 @@ class BlockRunner:
             return reached.read
         raise EdgeqError(f"layer {self.index} has no linear layers {', '.join(group)}", where=self.spec.name)
 
+    def routed(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The experts (tokens, active) that tokens x (tokens, hidden) choose, which a router reads."""
+        self._ops.tensors = tensors
+        return self._ops.routing(x, self.index, mixture(self.spec, self.index))[1]
+
+    def activated(self, tensors: Mapping[str, Tensor], e: int, x: Tensor) -> Tensor:
+        """What `down` of expert `e` reads for tokens x (tokens, hidden), whether they chose it or not."""
+        ops, ffn, at = self._ops, mixture(self.spec, self.index), f"layers.{self.index}.experts_"
+        ops.tensors = tensors
+        return expert_activation(ops.expert_linear(x, (f"{at}gate", f"{at}up"), e, ffn), ffn)
+
 
 def normed(spec: ModelSpec, norm: Tensor, x: Tensor) -> Tensor:
     """What the head reads for the last block's output x (sequences, tokens, hidden): (all tokens, hidden)."""
@@ -106,6 +118,14 @@ class _BlockOps(TorchOps):
         if (last == "v" and self.attended is not None) or (last == "up" and self.activated is not None):
             return x  # what is made of it is known
         return super().linear(x, names)
+
+    def moe(self, x: Tensor, layer: int, spec: MoE) -> Tensor:
+        if self.hook is not None:
+            self.hook(router(layer), x)
+        return super().moe(x, layer, spec)
+
+    def expert_weight(self, name: str, e: int) -> Tensor:
+        return self.weight(member(name, e))
 
     def attention(self, qkv: Tensor, layer: int, spec: Attention) -> Tensor:
         return super().attention(qkv, layer, spec) if self.attended is None else self.attended

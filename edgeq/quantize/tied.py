@@ -15,12 +15,12 @@ import torch
 
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.quantize.block import aligned, load_block
-from edgeq.quantize.gather import Sums
 from edgeq.quantize.hidden import HiddenStates, float_name, write_hidden
 from edgeq.quantize.layout import Plan, shard_name
 from edgeq.quantize.replay import float_embedding
 from edgeq.quantize.run_block import BlockRunner, normed
 from edgeq.quantize.statistics import InputStatistics
+from edgeq.quantize.sums import Sums
 from edgeq.registry import Progress
 
 # Share of the mean second moment: 0.1 leaves the input's error where rounding to nearest has it (SmolLM2-135M).

@@ -17,11 +17,12 @@ from edgeq.artifact import MANIFEST, Artifact
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
+from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
 from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
 from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
-from edgeq.exporters.gguf.metadata import metadata, rope_factors
+from edgeq.exporters.gguf.metadata import deviations, metadata, rope_factors
 from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
 from edgeq.exporters.gguf.vocabulary import vocabulary
 from edgeq.files import new_folder, write_json
@@ -32,6 +33,7 @@ from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.registry import Progress
 
 FILE = "model.gguf"
+ABLE: frozenset[Ability] = frozenset({"experts", "sinks"})
 _NUMBERS = {t.name: (number, t) for number, t in GGML_TYPES.items()}
 
 
@@ -46,6 +48,8 @@ class _Entry:
     @property
     def shape(self) -> tuple[int, ...]:
         first = self.parts[0].shape
+        if self.parts[0].role == "router" and first[0] == 1:  # of shared experts, a vector there
+            return first[1:]
         return (sum(p.shape[0] for p in self.parts), *first[1:])
 
     @property
@@ -73,7 +77,7 @@ def export(
             exists without `force`; no space.
     """
     spec = checkpoint.spec
-    check_supported(spec)
+    check_supported(spec, ABLE)
     context = positions(spec, context)
     check_expressible(spec, context)
     entries = list(_entries(checkpoint))
@@ -91,6 +95,7 @@ def export(
             runtime="llamacpp",
             context=context,
             options={"context": context},
+            facts=deviations(spec),
             plan=plan,
             versions={"gguf": version("gguf")},
         )

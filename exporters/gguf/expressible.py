@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgeq.errors import EdgeqError
-from edgeq.model.spec import MLP, Activation, Attention, ModelSpec, NormLayout, QkNorm
+from edgeq.model.spec import MLP, Activation, Attention, ModelSpec, MoE, NormLayout, QkNorm, Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ class Graph:
         scaled: embedding, scores, branches and logits are multiplied by numbers of the file.
         gemma: the embedding is multiplied by the root of the hidden size, and the logits may be capped.
         wide_layers: with so many layers scores are scaled by the hidden size per head, not the head's width.
+        experts: what weighs its experts, see `MoE.routing`; None: it has an MLP in their place.
+        shared: whether there may be, have to be or must not be shared experts.
+        sinks: attention has sinks, and experts are clamped, with biases everywhere (gpt-oss).
     """
 
     name: str
@@ -45,10 +48,15 @@ class Graph:
     scaled: bool = False
     gemma: bool = False
     wide_layers: int = 0
+    experts: Routing | None = None
+    shared: tuple[bool, ...] = (False,)
+    sinks: bool = False
 
 
 _FULL = frozenset({"qkv", "o", "mlp"})
 _LLAMA = Graph("llama", biases=_FULL, partial=False)
+_GRANITE_MOE = Graph("granitemoe", biases=_FULL, scaled=True, experts="top", shared=(True, False))
+_LIMIT, _ALPHA = 7.0, 1.702  # of gpt-oss's clamped activation, in llama.cpp's code
 GRAPHS = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -60,6 +68,13 @@ GRAPHS = {
     "smollm3": Graph("smollm3", no_rope=4),
     "olmo2": Graph("olmo2", "post", qk_norm="full", own_width=False, tied=(False,)),
     "granite": Graph("granite", biases=_FULL, scaled=True),
+    "mixtral": replace(_LLAMA, experts="top"),
+    "qwen2_moe": Graph("qwen2moe", own_width=False, tied=(False,), experts="all", shared=(True,)),
+    "qwen3_moe": Graph("qwen3moe", qk_norm="head", experts="top"),
+    "olmoe": Graph("olmoe", qk_norm="full", own_width=False, tied=(False,), experts="all"),
+    "gpt_oss": Graph("gpt-oss", windows=2, biases=frozenset({"qkv", "o"}), tied=(False,), experts="top", sinks=True),
+    "granitemoe": _GRANITE_MOE,
+    "granitemoeshared": _GRANITE_MOE,
 }
 
 
@@ -81,8 +96,8 @@ def check_expressible(spec: ModelSpec, context: int) -> None:
     llama.cpp would compute otherwise."""
     known, spec = graph(spec), replace(spec, max_positions=context)
     for layer in spec.layers:
-        if not isinstance(layer.mixer, Attention) or not isinstance(layer.ffn, MLP):
-            raise EdgeqError("only dense models are exported to gguf", where=spec.name)
+        if not isinstance(layer.mixer, Attention) or not isinstance(layer.ffn, (MLP, MoE)):
+            raise EdgeqError("only models of softmax attention are exported to gguf", where=spec.name)
     for what, hint in (*_model(spec, known), *_layers(spec, known)):
         raise EdgeqError(f"llama.cpp's {known.name} can't have {what}", where=spec.name, hint=hint)
 
@@ -122,15 +137,42 @@ def _layers(spec: ModelSpec, known: Graph) -> Found:
     widths = set()
     for i, layer in enumerate(spec.layers):
         attention, ffn = layer.mixer, layer.ffn
-        assert isinstance(attention, Attention) and isinstance(ffn, MLP)
-        widths.add((attention.heads, attention.kv_heads, attention.head_dim, attention.softcap, ffn.intermediate))
+        assert isinstance(attention, Attention) and isinstance(ffn, (MLP, MoE))
+        widths.add((attention.heads, attention.kv_heads, attention.head_dim, attention.softcap, _sizes(ffn)))
         for what, hint in (*_attention(spec, known, i, attention), *_ffn(known, ffn)):
             yield f"{what} (layer {i})", hint
     if len(widths) > 1:
         yield "layers of different widths", None
 
 
-def _ffn(known: Graph, ffn: MLP) -> Found:
+def _sizes(ffn: MLP | MoE) -> tuple[int, ...]:
+    if isinstance(ffn, MLP):
+        return (ffn.intermediate,)
+    return (ffn.intermediate, ffn.experts, ffn.active, ffn.shared_intermediate)
+
+
+def _experts(known: Graph, ffn: MoE) -> Found:
+    if known.experts is None:
+        yield "experts", None
+    elif ffn.routing != known.experts:
+        yield f"weights of experts that {'do not ' if known.experts == 'top' else ''}add up to one", None
+    if bool(ffn.shared_intermediate) not in known.shared:
+        yield f"{'' if ffn.shared_intermediate else 'no '}shared experts", None
+    if ffn.shared_intermediate and ffn.shared_gate != (known.experts == "all"):
+        yield f"shared experts with{'' if ffn.shared_gate else 'out'} a gate", None
+    if ffn.activation != known.activation or (ffn.limit, ffn.alpha) != (_LIMIT if known.sinks else None, _ALPHA):
+        yield f"{ffn.activation} experts clamped to {ffn.limit}", None
+    if {ffn.router_bias, ffn.expert_bias} != {known.sinks}:
+        yield f"experts with{'' if ffn.expert_bias else 'out'} biases", None
+
+
+def _ffn(known: Graph, ffn: MLP | MoE) -> Found:
+    if isinstance(ffn, MoE):
+        yield from _experts(known, ffn)
+        return
+    if known.experts is not None:
+        yield "an MLP in place of experts", None
+        return
     if ffn.activation != known.activation or not ffn.gated:
         yield f"a {'' if ffn.gated else 'plain '}{ffn.activation} MLP", None
     if ffn.bias and "mlp" not in known.biases:
@@ -145,8 +187,12 @@ def _attention(spec: ModelSpec, known: Graph, i: int, attention: Attention) -> F
         yield "a bias of attention's output", None
     if not known.own_width and heads * width != spec.hidden_size:
         yield f"{heads} heads of {width} in a hidden size of {spec.hidden_size}", None
-    if attention.sinks or attention.gated:
-        yield "gated attention or sinks", None
+    if attention.gated or attention.sinks != known.sinks:
+        yield f"gated attention, or {'no ' if known.sinks else ''}sinks", None
+    if known.sinks and not (attention.qkv_bias and attention.o_bias):
+        yield "attention without biases", None
+    if known.name == "olmoe" and attention.kv_heads != attention.heads:
+        yield "fewer heads of keys than of queries", None
     wide = known.wide_layers == spec.n_layers
     expected = 1.0 / math.sqrt(spec.hidden_size // heads if wide else width)
     if not known.scaled and not math.isclose(attention.scale, expected, rel_tol=1e-6):

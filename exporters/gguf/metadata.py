@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgeq.decoder.rope import frequencies
 from edgeq.errors import EdgeqError
 from edgeq.exporters.gguf.expressible import check_expressible, graph
-from edgeq.model.spec import MLP, Attention, ModelSpec, Rope
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE, Rope
 
 Value = str | int | float | bool | list[int]
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12}
@@ -21,6 +21,9 @@ _FILE_TYPES |= {"Q4_K": 15, "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30}
 # The only architectures for which llama.cpp reads factors of the frequencies: one list, or a short and a long one.
 _FACTORS = {"llama", "mistral", "granite"}
 _SHORT_LONG = {"phi3"}
+# llama.cpp rounds the bounds of YaRN's ramp to whole dimensions, which gpt-oss does not; its published files live with
+# that, and so do these.
+_YARN = {"gpt_oss"}
 
 
 def metadata(spec: ModelSpec, main_type: str, context: int) -> dict[str, Value]:
@@ -35,7 +38,7 @@ def metadata(spec: ModelSpec, main_type: str, context: int) -> dict[str, Value]:
     """
     check_expressible(spec, context)
     first, ffn = spec.layers[0].mixer, spec.layers[0].ffn
-    assert isinstance(first, Attention) and isinstance(ffn, MLP)
+    assert isinstance(first, Attention) and isinstance(ffn, (MLP, MoE))
     own: dict[str, Value] = {
         "block_count": spec.n_layers,
         "context_length": context,
@@ -49,6 +52,7 @@ def metadata(spec: ModelSpec, main_type: str, context: int) -> dict[str, Value]:
         "vocab_size": spec.vocab_size,
         **_rope(spec),
         **_own(spec, first),
+        **(_experts(ffn) if isinstance(ffn, MoE) else {}),
     }
     general: dict[str, Value] = {
         "general.type": "model",
@@ -57,6 +61,14 @@ def metadata(spec: ModelSpec, main_type: str, context: int) -> dict[str, Value]:
         "general.quantization_version": 2,
     }
     return general | {f"{graph(spec).name}.{key}": value for key, value in own.items()}
+
+
+def _experts(ffn: MoE) -> dict[str, Value]:
+    found: dict[str, Value] = {"expert_count": ffn.experts, "expert_used_count": ffn.active}
+    found["expert_feed_forward_length"] = ffn.intermediate
+    if ffn.shared_intermediate:
+        found["expert_shared_feed_forward_length"] = ffn.shared_intermediate
+    return found
 
 
 def _own(spec: ModelSpec, first: Attention) -> dict[str, Value]:
@@ -117,6 +129,14 @@ def _rope(spec: ModelSpec) -> dict[str, Value]:
         original = main.original_max_positions or spec.max_positions
         factor = frequencies(main, spec.max_positions).attention_factor
         found |= {"rope.scaling.original_context_length": original, "rope.scaling.attn_factor": float(factor)}
+    elif main.kind == "yarn" and spec.family in _YARN:
+        found |= {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": main.param("factor", 1.0),
+            "rope.scaling.original_context_length": main.original_max_positions or spec.max_positions,
+            "rope.scaling.yarn_beta_fast": main.param("beta_fast", 32.0),
+            "rope.scaling.yarn_beta_slow": main.param("beta_slow", 1.0),
+        }
     elif main.kind != "default" and not (spec.family in _FACTORS and _one_factor(main)):
         raise EdgeqError(f"rotary embeddings of the kind {main.kind} are not exported to gguf", where=spec.name)
     local = {m.rope for m in _attentions(spec) if m.rope is not None and m.rope != main}
@@ -126,6 +146,14 @@ def _rope(spec: ModelSpec) -> dict[str, Value]:
             raise EdgeqError("layers with such different rotary embeddings are not exported to gguf", where=spec.name)
         found["rope.freq_base_swa"] = theta
     return found
+
+
+def deviations(spec: ModelSpec) -> dict[str, str]:
+    """What llama.cpp is known to compute a little otherwise than the model does, for the artifact's manifest."""
+    rope = _full_rope(spec)
+    if rope is None or rope.kind != "yarn" or rope.param("truncate", 1.0):
+        return {}
+    return {"deviation": "llama.cpp rounds the bounds of YaRN's ramp to whole dimensions: angles differ far back"}
 
 
 def _one_factor(rope: Rope) -> bool:

@@ -44,7 +44,7 @@ def read_back(path: Path, checkpoint: Weights, *, progress: Progress | None = No
         if progress:
             progress(i, len(found), t.name)
         meant = checkpoint.load(t.name)
-        values = meant.dequantize() if isinstance(meant, QuantizedTensor) else meant
+        values = (meant.dequantize() if isinstance(meant, QuantizedTensor) else meant).reshape(t.shape)
         if t.role == "norm":
             values = values + np.float32(checkpoint.spec.norm_offset)
         if not _same_bits(values, file.load(t.name)):

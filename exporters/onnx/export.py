@@ -18,9 +18,10 @@ from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
 from edgeq.exporters.onnx.genai import genai_config
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.grids import refuses
-from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
+from edgeq.exporters.onnx.moe import check_experts
+from edgeq.exporters.onnx.onnx_ops import ABLE, LOGITS_FROM, OnnxOps
 from edgeq.files import new_folder, write_json
-from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.spec import Attention, Layer, ModelSpec, MoE
 from edgeq.model.tensors import tensors
 from edgeq.registry import Progress
 from edgeq.scheme import Scheme
@@ -75,7 +76,7 @@ def _check(checkpoint: Weights) -> None:
     """Everything that could be refused, before a file is written."""
     spec = checkpoint.spec
     where = spec.location or spec.name
-    check_supported(spec)
+    check_supported(spec, ABLE)
     for layer in {x.mixer for x in spec.layers}:
         assert isinstance(layer, Attention)
         unit = 8 if layer.rope is None else 16
@@ -95,13 +96,14 @@ def _check(checkpoint: Weights) -> None:
     for grid in {grid_of(checkpoint, t) for t in tensors(spec)}:
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
+    check_experts(checkpoint)
 
 
 def _write_graph(
     checkpoint: Weights, folder: Path, accuracy_level: int, context: int, progress: Progress | None
 ) -> None:
     spec = checkpoint.spec
-    total, done = 4 * spec.n_layers + 1 + (not spec.tied), 0
+    total, done = sum(_steps(x) for x in spec.layers) + 1 + (not spec.tied), 0
 
     def count(name: str) -> None:
         nonlocal done
@@ -113,6 +115,13 @@ def _write_graph(
         ops = OnnxOps(graph, checkpoint, accuracy_level=accuracy_level, positions=context, done=count)
         ops.finish(decoder(ops, spec, ops.ids))
         graph.save()
+
+
+def _steps(layer: Layer) -> int:
+    """Products of a layer that are counted as they are written."""
+    if isinstance(layer.ffn, MoE):
+        return 5 if layer.ffn.shared_intermediate else 3
+    return 4
 
 
 def _facts(spec: ModelSpec, context: int) -> dict[str, Any]:

@@ -9,14 +9,17 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from edgeq.checkpoint.weights import Weights, dense
+from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
 from edgeq.exporters.onnx.matrices import Matrices
+from edgeq.exporters.onnx.moe import ExpertNodes
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 from edgeq.model.tensors import tensors
 
 F32 = npt.NDArray[np.float32]
+ABLE: frozenset[Ability] = frozenset({"experts", "sinks"})
 
 # Tokens of this call whose logits are wanted: those from this position on, -1 being the last alone. An input with a
 # default (all), so that callers that know nothing of it, onnxruntime-genai for one, need not feed it.
@@ -33,6 +36,8 @@ class OnnxOps:
         done: called with the name of every matrix written.
     """
 
+    able = ABLE
+
     def __init__(
         self, graph: Graph, weights: Weights, *, accuracy_level: int, positions: int, done: Callable[[str], None]
     ) -> None:
@@ -42,6 +47,7 @@ class OnnxOps:
         self._done = done
         self._names = frozenset(t.name for t in tensors(weights.spec))
         self._matrices = Matrices(graph, accuracy_level)
+        self._experts = ExpertNodes(graph, weights, accuracy_level)
         self._rope = RopeNodes(graph, weights.spec, positions)
         self.ids = graph.input("input_ids", TensorProto.INT64, ["batch", "tokens"])
         self._lengths()
@@ -91,7 +97,7 @@ class OnnxOps:
             attributes["softcap"] = spec.softcap
         return self._graph.add(
             "GroupQueryAttention",
-            [q, k, v, *past, "seqlens_k", "total_sequence_length", *rope],
+            [q, k, v, *past, "seqlens_k", "total_sequence_length", *rope, *self._sinks(at, spec, after=len(rope))],
             [f"{at}.attention", *present],
             domain=MICROSOFT,
             **attributes,
@@ -103,6 +109,14 @@ class OnnxOps:
         gate, up = f"{x}.gate", f"{x}.up"
         self._graph.add("Split", [x, self._sizes(spec.intermediate, spec.intermediate)], [gate, up], axis=-1)
         return self._graph.add("Mul", [self._activation(gate, spec), up], f"{x}.mul")
+
+    def moe(self, x: str, layer: int, spec: MoE) -> str:
+        y = self._experts.routed(x, layer, spec)
+        self._done(f"layers.{layer}.experts")
+        return y
+
+    def weigh(self, x: str, y: str, name: str) -> str:
+        return self._experts.gated(x, y, name)
 
     def logits(self, x: str, scale: float, softcap: float | None) -> str:
         y = self._head(self._wanted(x))
@@ -151,6 +165,13 @@ class OnnxOps:
             shape = ["batch", spec.kv_heads, "present", spec.head_dim]
             present.append(self._graph.output(f"present.{layer}.{part}", TensorProto.FLOAT, shape))
         return past, present
+
+    def _sinks(self, at: str, spec: Attention, after: int) -> list[str]:
+        """Input 11 of the operator, after three of rotary embeddings and a bias."""
+        if not spec.sinks:
+            return []
+        name = f"{at}.sinks"
+        return [*[""] * (4 - after), self._graph.constant(name, dense(self._weights.load(name)))]
 
     def _normed(self, qkv: str, at: str, spec: Attention) -> tuple[str, str, str]:
         """Queries, keys and values apart, the first two normalized (the CPU kernel has no norm of its own)."""

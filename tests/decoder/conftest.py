@@ -45,6 +45,11 @@ _GEMMA3_ROPE = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
 }
 
+_EXPERTS = {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 64}
+_QWEN_EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_OSS_ROPE = _rope("yarn", factor=4.0, truncate=False, beta_fast=32.0, beta_slow=1.0)
+_OSS_ROPE["rope_parameters"]["original_max_position_embeddings"] = 16
+
 # name -> (transformers model_type, fields that differ from the base)
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": False}),
@@ -83,7 +88,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "attention_multiplier": 0.015625,
         },
     ),
+    "mixtral": ("mixtral", {**_EXPERTS, "sliding_window": None}),
+    "qwen3_moe": ("qwen3_moe", {**_QWEN_EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": True, "head_dim": 32}),
+    "qwen2_moe": ("qwen2_moe", {**_QWEN_EXPERTS, "shared_expert_intermediate_size": 64, "mlp_only_layers": [1]}),
+    "olmoe": ("olmoe", _QWEN_EXPERTS),
+    "gpt_oss": ("gpt_oss", {**_EXPERTS, "head_dim": 32, "sliding_window": WINDOW, "layer_types": _TYPES, **_OSS_ROPE}),
+    "granitemoe": ("granitemoeshared", {**_EXPERTS, "shared_intermediate_size": 32, "attention_multiplier": 0.2}),
 }
+MIXTURES = ("mixtral", "qwen3_moe", "qwen2_moe", "olmoe", "gpt_oss", "granitemoe")
 
 
 class Tiny(NamedTuple):

@@ -11,6 +11,7 @@ from edgeq.decoder.torch_model import TorchModel
 from edgeq.registry import exporter
 
 NAMES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3-longrope", "smollm3", "olmo2", "granite")
+NAMES += ("mixtral", "qwen3_moe", "qwen2_moe", "gpt_oss")
 PROMPT, NEW = [5, 77, 31, 8, 120, 44, 9, 60, 13], 12
 
 

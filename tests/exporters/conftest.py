@@ -11,15 +11,25 @@ import pytest
 
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
-from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, Rope
+from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, MoE, Rope
 from edgeq.model.tensors import tensors
 from edgeq.scheme import Grid, Scheme
 
 
-def tiny_spec(*, hidden: int = 64, tied: bool = True, bias: bool = False, layers: int = 2) -> ModelSpec:
-    attention = Attention(4, 2, 16, 0.25, Rope(10000.0, 16), qkv_bias=bias, o_bias=bias)
-    layer = Layer(attention, MLP(96, bias=bias))
-    return ModelSpec("tiny", "llama", hidden, 160, (layer,) * layers, tied, 64, bos_id=1, eos_ids=(2,), pad_id=0)
+def tiny_spec(
+    *,
+    hidden: int = 64,
+    tied: bool = True,
+    bias: bool = False,
+    layers: int = 2,
+    vocab: int = 160,
+    family: str = "llama",
+    experts: MoE | None = None,
+    sinks: bool = False,
+) -> ModelSpec:
+    attention = Attention(4, 2, 16, 0.25, Rope(10000.0, 16), qkv_bias=bias, o_bias=bias, sinks=sinks)
+    layer = Layer(attention, experts or MLP(96, bias=bias))
+    return ModelSpec("tiny", family, hidden, vocab, (layer,) * layers, tied, 64, bos_id=1, eos_ids=(2,), pad_id=0)
 
 
 @dataclass
@@ -40,7 +50,9 @@ class RandomWeights:
         if self.scheme is None or not (tensor.linear or tensor.role == "embed"):
             return rng.normal(0.5 * (tensor.role == "norm"), 0.3, tensor.shape).astype(np.float32)
         grid = self.scheme.linear if tensor.linear else self.scheme.embed
-        return random_tensor(self.overrides.get(tensor.role, grid), (tensor.shape[0], tensor.shape[1]), rng)
+        return random_tensor(
+            self.overrides.get(tensor.role, grid), (tensor.numel // tensor.shape[-1], tensor.shape[-1]), rng
+        )
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
         return self.files

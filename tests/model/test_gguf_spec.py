@@ -84,7 +84,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mixtral": ("mixtral", {"num_local_experts": 4}, MOE_KEYS),
     "qwen3moe": (
         "qwen3_moe",
-        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True},
         {**MOE_KEYS, "expert_feed_forward_length": 16},
     ),
     "gpt-oss": (

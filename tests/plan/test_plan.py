@@ -69,7 +69,27 @@ def test_a_model_the_decoder_cannot_run_has_no_command(make, laptop_of):
     plan = make(laptop_of(64), "deepseek-v2-lite")
     assert plan.candidates and plan.next_commands == ()
     onnx = [c for c in plan.candidates if c.target == "onnxruntime/cpu" and c.scheme.method == "rtn"]
-    assert onnx and "dense" in str(onnx[0].not_yet)
+    assert onnx and "softmax attention" in str(onnx[0].not_yet)
+
+
+def test_a_mixture_is_made_like_a_dense_model(make, laptop_of):
+    for name in ("qwen3-30b-a3b", "mixtral-8x7b", "gpt-oss-20b"):
+        found = make(laptop_of(64), name)
+        made = {c.scheme.method for c in found.candidates if c.target == "onnxruntime/cpu" and c.not_yet is None}
+        assert {"rtn", "gptq", "awq"} <= made, name
+        assert found.next_commands
+
+
+def test_experts_too_narrow_for_a_group_are_not_made(make, laptop_of):
+    from dataclasses import replace
+
+    from edgeq.model.spec import MoE
+    from edgeq.plan.candidates import not_yet
+
+    spec = make(laptop_of(64), "qwen3-30b-a3b").model
+    narrow = tuple(replace(x, ffn=replace(x.ffn, intermediate=24)) for x in spec.layers if isinstance(x.ffn, MoE))
+    for name, why in (("rtn-int4-g32", "width 24"), ("w8a8-smooth", "activations")):
+        assert why in str(not_yet(replace(spec, layers=narrow), named_scheme(name), "onnxruntime/cpu"))
 
 
 @pytest.mark.parametrize("objective", ["quality", "speed", "size", "balanced"])

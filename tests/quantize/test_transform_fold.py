@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from edgeq.decoder.decoder import Stream, block, settled
-from edgeq.decoder.torch_ops import TorchOps
 from edgeq.model.read import read_model
-from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.spec import Attention, ModelSpec, MoE
 from edgeq.model.tensors import tensors
-from edgeq.quantize.block import Block
+from edgeq.quantize.block import Block, load_block
+from edgeq.quantize.run_block import BlockRunner
 from edgeq.quantize.transforms.fold import FoldPoint, apply, fold_points, group_of
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = runpy.run_path(
@@ -62,14 +61,12 @@ def _block(spec: ModelSpec) -> Block:
         for t in tensors(spec)
         if t.layer == LAYER
     }
-    at = f"layers.{LAYER}."
-    groups = tuple(tuple(at + n for n in g.split()) for g in ("q k v", "o", "gate up", "down"))
-    return Block(spec, LAYER, values, dict(values), {}, groups)
+    parts = [t for t in tensors(spec) if t.layer == LAYER]
+    return load_block(Held(spec, values), LAYER, parts, {}, copy=True)
 
 
 def _run(b: Block, x: torch.Tensor) -> torch.Tensor:
-    ops = TorchOps(Held(b.spec, b.current))
-    return settled(ops, block(ops, b.spec, LAYER, Stream(x)))
+    return BlockRunner(b.spec, LAYER)(b.current, x)
 
 
 def _scale(point: FoldPoint, seed: int = 0) -> torch.Tensor:
@@ -81,7 +78,10 @@ def test_every_point_keeps_the_output(name: str, tmp_path: Path) -> None:
     spec = _spec(name, tmp_path)
     x = torch.randn(2, 12, spec.hidden_size, generator=torch.Generator().manual_seed(1))
     points = fold_points(spec, LAYER)
-    expected = {"olmo2": ["o", "down"]}.get(name, ["qkv", "o", "mlp", "down"])
+    expected = {"olmo2": ["o", "down"], "gpt_oss": ["qkv", "o", "mlp"]}.get(name, ["qkv", "o", "mlp", "down"])
+    ffn = spec.layers[LAYER].ffn
+    if isinstance(ffn, MoE) and ffn.limit is None:
+        expected += ["down"] * (ffn.experts - 1 + bool(ffn.shared_intermediate))
     assert [p.name for p in points] == expected
     for seed, point in enumerate(points):
         b = _block(spec)
@@ -90,7 +90,8 @@ def test_every_point_keeps_the_output(name: str, tmp_path: Path) -> None:
         changed = {n for n, t in b.current.items() if not torch.equal(t, b.original[n])}
         assert changed == {*point.sources, *point.targets}
         torch.testing.assert_close(_run(b, x), before, rtol=1e-4, atol=1e-5)
-        assert group_of(b, point) == point.targets
+        router = (f"layers.{LAYER}.router",)
+        assert group_of(b, point) == (router if router[0] in point.targets else point.targets)
 
 
 def test_all_points_together_and_twice(tmp_path: Path) -> None:

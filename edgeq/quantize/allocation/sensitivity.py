@@ -20,11 +20,11 @@ import torch
 
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.decoder.decoder import Stream, block, check_supported, embedding, settled
-from edgeq.decoder.torch_ops import TorchOps
-from edgeq.quantize.gather import Sums
+from edgeq.decoder.torch_ops import ABLE, TorchOps
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.statistics import InputStatistics
+from edgeq.quantize.sums import Sums
 from edgeq.quantize.tied import with_input_share
 from edgeq.registry import Progress
 from edgeq.scheme import Grid
@@ -76,7 +76,7 @@ def sensitivity(
         EdgeqError: a layer the decoder can't run.
     """
     spec = source.spec
-    check_supported(spec)
+    check_supported(spec, ABLE)
     report = progress or (lambda *_: None)
     total = 2 * spec.n_layers + 1
     found: Losses = {}

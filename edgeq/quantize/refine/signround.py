@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
+from edgeq.model.spec import MoE
 from edgeq.quantize.block import Block
 from edgeq.quantize.levels import Levels
 from edgeq.quantize.run_block import BlockRunner
@@ -57,10 +58,13 @@ def signround(block: Block, effort: Effort, seed: int = 0) -> None:
         fixed[name] = torch.from_numpy(q.dequantize())
     samples = _Samples(block, effort.batch, seed + block.index)
     run = BlockRunner(block.spec, block.index)
-    half = {n: t.bfloat16() for n, t in fixed.items()}  # half the time; only the gradient's sign counts
+    # Half the time; only the gradient's sign counts. Experts read another number of tokens at every step, and torch
+    # would make (and keep) a kernel of its own for each.
+    dtype = torch.float32 if isinstance(block.spec.layers[block.index].ffn, MoE) else torch.bfloat16
+    half = {n: t.to(dtype) for n, t in fixed.items()}
 
     def loss_on(x: Tensor, target: Tensor) -> Tensor:
-        y = run({**half, **{t.name: t.weight().bfloat16() for t in tuned}}, x)
+        y = run({**half, **{t.name: t.weight().to(dtype) for t in tuned}}, x.to(dtype))
         return (y.float() - target).square().mean() * samples.scale
 
     def probe() -> float:
@@ -134,7 +138,8 @@ class Tuned:
     def step(self, rate: float) -> None:
         """Against the gradient's sign. A tenth of the step for scales: they move a whole group."""
         with torch.no_grad():
-            assert self.offset.grad is not None
+            if self.offset.grad is None:  # an expert that no token of the step chose
+                return
             self.offset -= rate * self.offset.grad.sign()
             self.offset.grad = None
             if self.factor.grad is not None:

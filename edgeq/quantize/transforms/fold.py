@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 from edgeq.quantize.block import Block
+from edgeq.quantize.experts import expert_groups, router
 
 Tensor = torch.Tensor
 
@@ -23,13 +24,14 @@ class FoldPoint:
     """One such place.
 
     Attributes:
-        name: `qkv`, `o`, `mlp` or `down`.
+        name: `qkv`, `o`, `mlp` or `down`; of experts `mlp` for all of them and the router, `down` for each.
         sources: tensors that take the division: one norm weight, or a matrix (its rows) and its bias.
         targets: matrices whose columns take the scale; together they are all that reads the channels.
         channels: scales there are.
         run, repeat: a run of `run` channels (a head's) stands `repeat` times in a row in the targets' columns
             (a key/value head serves several query heads).
         norm: the source is a norm's weight.
+        read: the group whose input the targets read, where they are several; empty: the group that they are.
     """
 
     name: str
@@ -39,6 +41,7 @@ class FoldPoint:
     run: int
     repeat: int = 1
     norm: bool = False
+    read: tuple[str, ...] = ()
 
     def spread(self, per_channel: Tensor) -> Tensor:
         """(channels,) -> (columns of the targets,)."""
@@ -59,6 +62,8 @@ def fold_points(spec: ModelSpec, i: int) -> tuple[FoldPoint, ...]:
         found += _attention(layer.mixer, at, spec.hidden_size if before else 0)
     if isinstance(layer.ffn, MLP):
         found += _mlp(layer.ffn, at, spec.hidden_size if before else 0)
+    elif isinstance(layer.ffn, MoE):
+        found += _experts(layer.ffn, i, spec.hidden_size if before else 0)
     return tuple(found)
 
 
@@ -83,7 +88,9 @@ def apply(block: Block, point: FoldPoint, scale: Tensor) -> None:
 
 
 def group_of(block: Block, point: FoldPoint) -> tuple[str, ...]:
-    """The group of `block.groups` that the targets are."""
+    """The group that reads what the targets do."""
+    if point.read:
+        return point.read
     return next(g for g in block.groups if set(g) >= set(point.targets))
 
 
@@ -105,4 +112,25 @@ def _mlp(mlp: MLP, at: str, hidden: int) -> list[FoldPoint]:
     if mlp.gated:
         up = (f"{at}up", f"{at}up_bias") if mlp.bias else (f"{at}up",)
         found.append(FoldPoint("down", up, (f"{at}down",), mlp.intermediate, mlp.intermediate))
+    return found
+
+
+def _experts(moe: MoE, i: int, hidden: int) -> list[FoldPoint]:
+    """All experts, the shared ones and the routers read one norm; a scale of it has to be all of theirs."""
+    at = f"layers.{i}."
+    found, groups = [], expert_groups(i, moe)
+    both, down = groups[: moe.experts], groups[moe.experts :]
+    if hidden:
+        shared = (f"{at}shared_gate", f"{at}shared_up") if moe.shared_intermediate else ()
+        routers = (f"{at}router", f"{at}shared_router") if moe.shared_gate else (f"{at}router",)
+        names = (*routers, *shared, *(n for g in both for n in g))
+        found.append(FoldPoint("mlp", (f"{at}mlp_norm",), names, hidden, hidden, norm=True, read=router(i)))
+    if moe.limit is None:  # a clamped up projection is not linear
+        for (_, up), targets in zip(both, down, strict=True):
+            stem, _, e = up.rpartition(".")
+            sources = (up, f"{stem}_bias.{e}") if moe.expert_bias else (up,)
+            found.append(FoldPoint("down", sources, targets, moe.intermediate, moe.intermediate))
+    if moe.shared_intermediate:
+        width = moe.shared_intermediate
+        found.append(FoldPoint("down", (f"{at}shared_up",), (f"{at}shared_down",), width, width))
     return found

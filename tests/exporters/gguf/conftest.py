@@ -60,6 +60,15 @@ _LONGROPE = _rope(
 )
 _GRANITE = {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 3.0}
 
+_UNTIED = {"tie_word_embeddings": False}
+_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}
+_QWEN_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_GRANITE_MOE = {"attention_multiplier": 0.1}
+_OSS = {**_EXPERTS, **_UNTIED, "head_dim": 32, "sliding_window": WINDOW}
+# With bounds of the ramp rounded to whole dimensions, as llama.cpp does and gpt-oss does not.
+_OSS_YARN = _rope("yarn", theta=10000.0, factor=4.0, truncate=True, beta_fast=32.0, beta_slow=1.0)
+_OSS_YARN["rope_parameters"]["original_max_position_embeddings"] = 16
+
 # name -> (transformers model_type, fields that differ from the base)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
@@ -75,6 +84,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("olmo2", {"tie_word_embeddings": False}),
     "granite": ("granite", {**_GRANITE, "attention_multiplier": 0.1}),
     "smollm3": ("smollm3", {"no_rope_layers": [1, 1, 1, 0], "no_rope_layer_interval": 4}),
+    "mixtral": ("mixtral", {**_EXPERTS, "sliding_window": None, **_UNTIED}),
+    "qwen2_moe": ("qwen2_moe", {**_QWEN_EXPERTS, "shared_expert_intermediate_size": 96, **_UNTIED}),
+    "qwen3_moe": ("qwen3_moe", {**_QWEN_EXPERTS, "norm_topk_prob": True, "head_dim": 32}),
+    "olmoe": ("olmoe", {**_QWEN_EXPERTS, "intermediate_size": 32, "num_key_value_heads": 4, **_UNTIED}),
+    "gpt_oss": ("gpt_oss", {**_OSS, **_rope()}),
+    "gpt_oss-yarn": ("gpt_oss", {**_OSS, **_OSS_YARN}),
+    "granitemoe": ("granitemoeshared", {**_EXPERTS, **_GRANITE, "shared_intermediate_size": 64, **_GRANITE_MOE}),
 }
 PIECES = {"mistral", "gemma2", "gemma3", "phi3"}  # their tokenizers are SentencePiece's
 

@@ -16,6 +16,7 @@ llama = pytest.importorskip("xllamacpp")
 
 NAMES = ("llama", "llama-llama3-rope", "llama-linear-rope", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 NAMES += ("phi3-longrope", "olmo2", "granite", "smollm3")
+NAMES += ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "gpt_oss-yarn", "granitemoe")
 LENGTHS = (1, 2, 5, 9, 10, 17, 25, 40)  # within and past the window of 8
 LOGIT_ERROR = 0.02  # llama.cpp's CPU kernels round some inputs to half precision; a wrong scale or pairing shows 1 to 5
 
