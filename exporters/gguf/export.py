@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
 from edgeq.errors import EdgeqError
-from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
+from edgeq.exporters.folder import grid_of, manifest, positions, rope_switch, write_tokenizer
 from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
 from edgeq.exporters.gguf.metadata import metadata, rope_factors
@@ -32,6 +32,7 @@ from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.registry import Progress
 
 FILE = "model.gguf"
+PLAIN = ("F32", "F16")  # no blocks
 _NUMBERS = {t.name: (number, t) for number, t in GGML_TYPES.items()}
 
 
@@ -90,12 +91,18 @@ def export(
             folder,
             runtime="llamacpp",
             context=context,
-            options={"context": context},
+            facts=rope_switch(spec, context),
+            options={"context": context, "activation_bits": activation_bits(entries)},
             plan=plan,
             versions={"gguf": version("gguf")},
         )
         write_json(folder / MANIFEST, artifact.to_json())
     return replace(artifact, path=out)
+
+
+def activation_bits(entries: Iterable[_Entry]) -> int:
+    """Of the inputs of the matrices: llama.cpp rounds those of quantized blocks to 8 bits, in groups of 32 or 256."""
+    return 8 if any(e.type not in PLAIN for e in entries) else 32
 
 
 def _entries(checkpoint: Weights) -> Iterator[_Entry]:
@@ -137,7 +144,7 @@ def _write(
     for e in entries:
         kind = gguf.GGMLQuantizationType(_NUMBERS[e.type][0])
         block = _NUMBERS[e.type][1]
-        plain = e.type in ("F32", "F16")
+        plain = e.type in PLAIN
         shape = e.shape if plain else (*e.shape[:-1], e.shape[-1] // block.elements * block.block_bytes)
         dtype = np.dtype(np.float32 if e.type == "F32" else np.float16 if plain else np.uint8)
         writer.add_tensor_info(e.name, shape, dtype, e.n_bytes, kind)
