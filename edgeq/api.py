@@ -22,9 +22,10 @@ def load(path: str | Path, *, runtime: str = "auto", **options: Any) -> Session:
     """Open an artifact with its runtime.
 
     Args:
-        path: a folder that `edgeq export` wrote.
+        path: a folder that `edgeq export` wrote, or a GGUF file.
         runtime: the runtime's name; `auto` takes the one the artifact was made for.
-        options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`, `huge_pages`.
+        options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`, `huge_pages`, for
+            llamacpp `context`, `threads`, `chunk`, `kv_dtype`.
 
     Raises:
         EdgeqError: not an artifact, damaged, or its runtime is not installed.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made."),
+    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made, or a GGUF file."),
     prompt_tokens: str = typer.Option("32,128,512", help="Prompt lengths to prefill, separated by commas."),
     tokens: int = typer.Option(128, help="New tokens of one decoding."),
     reps: int = typer.Option(5, help="Repetitions, besides a warm-up."),

@@ -15,7 +15,7 @@ _HELP = "/reset forgets the conversation, /stats tells the speed, /quit (or Ctrl
 
 
 def command(
-    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` wrote."),
+    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` wrote, or a GGUF file."),
     prompt: str | None = typer.Argument(None, help="Answer this and leave. Without it: the piped input, or a chat."),
     max_tokens: int = typer.Option(512, "--max-tokens", help="Most tokens of an answer."),
     temperature: float = typer.Option(0.0, "--temperature", help="0: always the best token."),

@@ -31,6 +31,18 @@ class GgufExporter:
 
         return export(checkpoint, Path(out), progress=progress, **options)
 
+    def adopt(self, file: Path) -> Artifact | None:
+        """A GGUF file of any maker as an artifact; None: this is no such file.
+
+        Raises:
+            EdgeqError: see `edgeq.exporters.gguf.adopt.adopt`.
+        """
+        if file.suffix.lower() != ".gguf":
+            return None
+        from edgeq.exporters.gguf.adopt import adopt
+
+        return adopt(file)
+
     def read_back(self, artifact: Artifact, checkpoint: Any, *, progress: Progress | None = None) -> list[str]:
         """What the file, read by edgeq's own reader, does not have as the checkpoint has it; empty: nothing.
 

@@ -22,7 +22,7 @@ from edgeq.exporters.folder import grid_of, manifest, positions, rope_switch, wr
 from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
 from edgeq.exporters.gguf.metadata import metadata, rope_factors
-from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
+from edgeq.exporters.gguf.storable import FLOATS, as_blocks, ggml_type, refuses
 from edgeq.exporters.gguf.vocabulary import vocabulary
 from edgeq.files import new_folder, write_json
 from edgeq.model.ggml import GGML_TYPES
@@ -32,7 +32,6 @@ from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.registry import Progress
 
 FILE = "model.gguf"
-PLAIN = ("F32", "F16")  # no blocks
 _NUMBERS = {t.name: (number, t) for number, t in GGML_TYPES.items()}
 
 
@@ -102,7 +101,7 @@ def export(
 
 def activation_bits(entries: Iterable[_Entry]) -> int:
     """Of the inputs of the matrices: llama.cpp rounds those of quantized blocks to 8 bits, in groups of 32 or 256."""
-    return 8 if any(e.type not in PLAIN for e in entries) else 32
+    return 8 if any(e.type not in FLOATS for e in entries) else 32
 
 
 def _entries(checkpoint: Weights) -> Iterator[_Entry]:
@@ -144,7 +143,7 @@ def _write(
     for e in entries:
         kind = gguf.GGMLQuantizationType(_NUMBERS[e.type][0])
         block = _NUMBERS[e.type][1]
-        plain = e.type in PLAIN
+        plain = e.type in FLOATS
         shape = e.shape if plain else (*e.shape[:-1], e.shape[-1] // block.elements * block.block_bytes)
         dtype = np.dtype(np.float32 if e.type == "F32" else np.float16 if plain else np.uint8)
         writer.add_tensor_info(e.name, shape, dtype, e.n_bytes, kind)

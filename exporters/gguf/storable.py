@@ -9,6 +9,7 @@ from edgeq.errors import EdgeqError
 from edgeq.scheme import GGML_GRIDS, Grid
 
 BLOCK = 32
+FLOATS = ("F32", "F16", "BF16")  # no blocks; llama.cpp does not round what they are multiplied with to 8 bits
 _SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
 _MINIMUM = {4: "Q4_1", 5: "Q5_1"}
 

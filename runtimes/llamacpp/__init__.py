@@ -45,6 +45,7 @@ class OpenOptions:
 
 class LlamaCppRuntime:
     name = "llamacpp"
+    package = "xllamacpp"  # whose version a measurement records
 
     def missing(self) -> str | None:
         """The packages to install, or None."""
