@@ -25,7 +25,7 @@ def load(path: str | Path, *, runtime: str = "auto", **options: Any) -> Session:
         path: a folder that `edgeq export` wrote, or a GGUF file.
         runtime: the runtime's name; `auto` takes the one the artifact was made for.
         options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`, `huge_pages`, for
-            llamacpp `context`, `threads`, `chunk`, `kv_dtype`.
+            llamacpp `context`, `threads`, `chunk`, `kv_dtype`, `spin`.
 
     Raises:
         EdgeqError: not an artifact, damaged, or its runtime is not installed.

@@ -31,6 +31,12 @@ def command(
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
+    dtype: str | None = typer.Option(
+        None, "--dtype", help="gguf: of an unquantized model: auto keeps the source's 16 bits [default], or f32."
+    ),
+    ternary_type: str | None = typer.Option(
+        None, "--ternary-type", help="gguf: tq2_0 [default, fast] or tq1_0 (smaller) for ternary weights."
+    ),
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
@@ -48,7 +54,7 @@ def command(
     chosen = exporter(to)
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
-    given = {"accuracy_level": accuracy_level, "context": context}
+    given = {"accuracy_level": accuracy_level, "context": context, "dtype": dtype, "ternary_type": ternary_type}
     options = _known(chosen, {name: value for name, value in given.items() if value is not None})
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)

@@ -27,12 +27,16 @@ class OpenOptions:
         threads: threads of the kernels; None: the physical cores this process may use.
         chunk: prompt tokens per pass; None: 512.
         kv_dtype: of the KV cache: f16, f32, bf16, or q8_0 and q4_0, which take a half and a quarter of f16's memory.
+        spin: let the kernels' threads wait for each other by spinning: faster where each has a core of its own, very
+            slow where other programs need the cores; None: unless the machine is busy. The first session of a
+            process decides for all.
     """
 
     context: int | None = None
     threads: int | None = None
     chunk: int | None = None
     kv_dtype: str = "f16"
+    spin: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("context", "threads", "chunk"):
@@ -77,6 +81,7 @@ class LlamaCppRuntime:
             threads=settings.threads,
             chunk=settings.chunk,
             kv_dtype=settings.kv_dtype,
+            spin=settings.spin,
         )
         return TextSession(engine, tokenizer, eos_ids=eos_ids(artifact), name=artifact.name)
 

@@ -21,7 +21,13 @@ _QUANTIZED_KV = {"q4_0", "q8_0"}
 
 
 def open_engine(
-    path: Path, *, context: int, threads: int | None = None, chunk: int | None = None, kv_dtype: str = "f16"
+    path: Path,
+    *,
+    context: int,
+    threads: int | None = None,
+    chunk: int | None = None,
+    kv_dtype: str = "f16",
+    spin: bool | None = None,
 ) -> LlamaEngine:
     """Load a GGUF file. Its weights stay memory-mapped where llama.cpp does not repack them.
 
@@ -30,7 +36,7 @@ def open_engine(
     """
     if not path.is_file():
         raise EdgeqError("the artifact has no GGUF file", where=path, hint="Export it again")
-    lib = library()
+    lib = library(spin)
     ERRORS.clear()
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0

@@ -9,7 +9,9 @@ words instead of being called with garbage. Room at the end of both takes what l
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import POINTER, Structure, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,12 +19,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from edgeq.device.load import load_now
 from edgeq.errors import EdgeqError
 
 PACKAGE = "xllamacpp"
 KNOWN = "2026.10.11549"  # the release whose header the structures are taken from
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # of the KV cache
 FLASH_ATTENTION = 1
+_OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_BUSY = 0.5  # share of the machine that is taken, above which threads should sleep while they wait
 _ROOM = 256  # bytes for fields that later releases append
 _ERROR = 4  # ggml_log_level
 
@@ -168,13 +173,38 @@ def package_version() -> str | None:
         return "of unknown release"
 
 
-@cache
-def library() -> Any:
+def library(spin: bool | None = None) -> Any:
     """The loaded library, with its functions typed; loaded once.
+
+    Args:
+        spin: whether its threads wait for each other by spinning, which is faster as long as each has a core, and ten
+            times slower and more where they do not; None: unless the machine is busy now. Only the first load of a
+            process decides.
 
     Raises:
         EdgeqError: the package is missing, exports no C functions, or has structures of another release.
     """
+    with _waiting(spin):
+        return _library()
+
+
+@contextmanager
+def _waiting(spin: bool | None) -> Iterator[None]:
+    """OpenMP's policy as its library reads it when it is loaded; what the user has set stays."""
+    if spin is None:
+        spin = (load_now() or 0.0) < _BUSY
+    if spin or any(name in os.environ for name in _OPENMP):
+        yield
+        return
+    os.environ[_OPENMP[0]] = "PASSIVE"
+    try:
+        yield
+    finally:
+        del os.environ[_OPENMP[0]]
+
+
+@cache
+def _library() -> Any:
     path = _file()
     try:
         found = ctypes.CDLL(str(path))
