@@ -15,7 +15,9 @@ _HELP = "/reset forgets the conversation, /stats tells the speed, /quit (or Ctrl
 
 
 def command(
-    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` wrote, or a GGUF file."),
+    artifact: Path = typer.Argument(
+        ..., help="A folder that `edgeq export` wrote, a GGUF file, or a checkpoint with artifacts beside it."
+    ),
     prompt: str | None = typer.Argument(None, help="Answer this and leave. Without it: the piped input, or a chat."),
     max_tokens: int = typer.Option(512, "--max-tokens", help="Most tokens of an answer."),
     temperature: float = typer.Option(0.0, "--temperature", help="0: always the best token."),
@@ -27,23 +29,31 @@ def command(
     stop: list[str] = typer.Option([], "--stop", help="End the answer before this text; may be repeated."),
     system: str | None = typer.Option(None, "--system", help="The system message."),
     raw: bool = typer.Option(False, "--raw", help="Continue the text as it is, without the chat template."),
-    threads: int | None = typer.Option(None, "--threads", help="Threads; default: the physical cores."),
+    threads: int | None = typer.Option(
+        None, "--threads", help="Threads; default: what `edgeq bench --threads auto` found, or the physical cores."
+    ),
     context: int | None = typer.Option(None, "--context", help="Most tokens of prompt and answer together."),
     runtime: str = typer.Option("auto", "--runtime", help="Open it with this runtime."),
     stats: bool = typer.Option(False, "--stats", help="Tell tokens and speed afterwards."),
 ) -> None:
     """Chat with an artifact, or answer one prompt.
 
-    With PROMPT, or text piped in, prints the answer and leaves. Otherwise opens a chat.
+    With PROMPT, or text piped in, prints the answer and leaves. Otherwise opens a chat. Of a checkpoint, the artifact
+    beside it is opened that `edgeq bench` found to be the fastest.
     """
     from edgeq.api import load
+    from edgeq.measure.fastest import choose
 
     if prompt is None and not sys.stdin.isatty():
         prompt = _piped()
     elif prompt is not None:
         prompt = _argument(prompt)
-    asked = {"threads": threads, "context": context}
-    session: Any = load(artifact, runtime=runtime, **{k: v for k, v in asked.items() if v is not None})
+    chosen = choose(artifact, runtime_name=runtime)
+    if stats or (artifact.is_dir() and chosen.artifact.path.resolve() != artifact.resolve()):
+        print(f"opening {chosen.words}", file=sys.stderr)
+    own = chosen.threads if runtime in ("auto", chosen.artifact.runtime) else None
+    asked = {"threads": own if threads is None else threads, "context": context}
+    session: Any = load(chosen.artifact.path, runtime=runtime, **{k: v for k, v in asked.items() if v is not None})
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
