@@ -23,6 +23,9 @@ def command(
     threads: str | None = typer.Option(
         None, help="Threads of the runtime [default: its own choice]; auto: several are tried, the best is kept."
     ),
+    option: list[str] = typer.Option(
+        [], "--option", "-O", help="An option of the runtime, as kv_dtype=q8_0; may be repeated. Not kept in the store."
+    ),
     store: bool = typer.Option(True, "--store/--no-store", help="Keep the measurement for the next plan."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -33,6 +36,7 @@ def command(
 
     from edgeq.artifact import read_artifact
     from edgeq.cli.progress import steps
+    from edgeq.cli.run_ import runtime_options
     from edgeq.device.load_ref import load_device
     from edgeq.jsonable import to_json
     from edgeq.measure.bench import Workload, bench
@@ -42,17 +46,19 @@ def command(
 
     opened = read_artifact(artifact)
     device, kept = load_device("auto"), Store()
+    own, store = runtime_options(option), store and not option
     count = _threads_of(threads)
     work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, count if isinstance(count, int) else None)
     if count == "auto":
         with steps("trying threads", quiet=as_json) as progress:
-            tried = try_threads(opened, device, progress=progress)
+            tried = try_threads(opened, device, options=own, progress=progress)
         if store:
             for one in tried:
                 kept.add(one)
         work = replace(work, threads=fastest_threads(tried))
     with steps("measuring", quiet=as_json) as progress:
-        found = bench(opened, device, workload=work, promise=promise_of(opened, device, work), progress=progress)
+        promise = promise_of(opened, device, work)
+        found = bench(opened, device, workload=work, promise=promise, options=own, progress=progress)
     if store:
         kept.add(found)
     if as_json:

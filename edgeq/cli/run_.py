@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ def command(
     ),
     context: int | None = typer.Option(None, "--context", help="Most tokens of prompt and answer together."),
     runtime: str = typer.Option("auto", "--runtime", help="Open it with this runtime."),
+    option: list[str] = typer.Option(
+        [], "--option", "-O", help="An option of the runtime, as kv_dtype=q8_0 or device=cuda; may be repeated."
+    ),
     stats: bool = typer.Option(False, "--stats", help="Tell tokens and speed afterwards."),
 ) -> None:
     """Chat with an artifact, or answer one prompt.
@@ -53,7 +56,8 @@ def command(
         print(f"opening {chosen.words}", file=sys.stderr)
     own = chosen.threads if runtime in ("auto", chosen.artifact.runtime) else None
     asked = {"threads": own if threads is None else threads, "context": context}
-    session: Any = load(chosen.artifact.path, runtime=runtime, **{k: v for k, v in asked.items() if v is not None})
+    given = runtime_options(option) | {k: v for k, v in asked.items() if v is not None}
+    session: Any = load(chosen.artifact.path, runtime=runtime, **given)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -73,6 +77,22 @@ def command(
             raise EdgeqError("--raw needs a text to continue", hint="Give it as PROMPT or pipe it in")
         else:
             _Chat(session, system, options, stats).run()
+
+
+def runtime_options(given: Sequence[str]) -> dict[str, Any]:
+    """`name=value` texts as keywords; numbers, true and false are read as what they are.
+
+    Raises:
+        EdgeqError: one without a name or a value.
+    """
+    words = {"true": True, "false": False}
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise EdgeqError(f"--option {text!r}", hint="Give name=value, such as kv_dtype=q8_0")
+        found[name.replace("-", "_")] = int(value) if value.isdecimal() else words.get(value, value)
+    return found
 
 
 def _utf8(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgeq.artifact import Artifact
 from edgeq.benchmark import Benchmark
@@ -21,8 +22,14 @@ def counts(device: Device) -> tuple[int, ...]:
     return tuple(sorted(n for n in wanted if n <= threads))
 
 
-def try_threads(artifact: Artifact, device: Device, *, progress: Progress | None = None) -> list[Benchmark]:
-    """A short benchmark with each number of threads.
+def try_threads(
+    artifact: Artifact,
+    device: Device,
+    *,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> list[Benchmark]:
+    """A short benchmark with each number of threads; `options` are the runtime's.
 
     Raises:
         EdgeqError: as `bench` does.
@@ -32,7 +39,7 @@ def try_threads(artifact: Artifact, device: Device, *, progress: Progress | None
         if progress is not None:
             progress(i, len(tries), f"{count} threads")
         work = Workload(SHORT.prompt_tokens, SHORT.tokens, SHORT.context, SHORT.reps, count)
-        found.append(bench(artifact, device, workload=work))
+        found.append(bench(artifact, device, workload=work, options=options))
     return found
 
 
