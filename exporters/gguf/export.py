@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.artifact import MANIFEST, Artifact
-from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
@@ -32,6 +31,7 @@ from edgeq.model.ggml import GGML_TYPES
 from edgeq.model.names import gguf_permuted, gguf_slices
 from edgeq.model.spec import Attention, ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.model.weights import SourceWeights
 from edgeq.registry import Progress
 from edgeq.scheme import F32
 
@@ -126,7 +126,7 @@ def _float_type(checkpoint: Weights, dtype: str) -> str:
         hint = "auto or f32; `edgeq quantize --bits 16` makes a checkpoint in half precision"
         raise EdgeqError(f"matrices that are not quantized can't be exported as {dtype}", hint=hint)
     source = checkpoint.spec.source_dtype.upper()
-    kept = dtype == "auto" and not isinstance(checkpoint, Checkpoint) and source in FLOATS
+    kept = dtype == "auto" and isinstance(checkpoint, SourceWeights) and source in FLOATS
     return source if kept else "F32"
 
 

@@ -56,4 +56,5 @@ def _digits(codes: Bytes, count: int) -> Bytes:
     """Byte i holds the codes i, i + width, ..., of which there are `count`."""
     powers = 3 ** np.arange(_DIGITS - 1, _DIGITS - 1 - count, -1, dtype=np.uint16)
     numbers = (codes.reshape(len(codes), count, -1) * powers.reshape(1, -1, 1)).sum(axis=1, dtype=np.uint32)
-    return ((numbers * 256 + 242) // 243).astype(np.uint8)
+    packed: Bytes = ((numbers * 256 + 242) // 243).astype(np.uint8)
+    return packed

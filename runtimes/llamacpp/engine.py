@@ -15,6 +15,7 @@ from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.llamacpp.library import ERRORS, FLASH_ATTENTION, GGML_TYPES, Batch, library
 
+Row = npt.NDArray[np.float32]
 _CHUNK = 512  # prompt tokens of one call: more gains nothing on a processor
 _LOGITS_BYTES = 64 << 20  # most memory for the logits of a chunk
 _QUANTIZED_KV = {"q4_0", "q8_0"}
@@ -105,10 +106,12 @@ class LlamaEngine:
         return self._position
 
     def prefill(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        return self._run(ids, wanted=1)[0]
+        row: Row = self._run(ids, wanted=1)[0]
+        return row
 
     def decode(self, token: int) -> npt.NDArray[np.float32]:
-        return self._run((token,), wanted=1)[0]
+        row: Row = self._run((token,), wanted=1)[0]
+        return row
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         parts = [ids[at : at + self._rows] for at in range(0, len(ids), self._rows)]
@@ -134,7 +137,7 @@ class LlamaEngine:
         """Append tokens; float32 (wanted, vocab), of the last or of all of them, valid until the next call."""
         count = len(ids)
         self._check(ids)
-        self._tokens[:count] = ids
+        self._tokens[:count] = list(ids)
         marks = self._all if wanted == count else None
         code = self._lib.llama_decode(self._context, Batch(count, self._tokens, None, None, None, None, marks))
         if code:
