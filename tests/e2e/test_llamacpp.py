@@ -22,8 +22,9 @@ PROMPT = "The capital of France is"
 @pytest.fixture(scope="module", params=["q8_0", "gguf-q4_1"])
 def made(request: Any, demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("gguf")
-    source = json.loads((demo.folder / "demo" / "checkpoint" / "manifest.json").read_text())["recipe"]["model"]
-    line(demo, place, "quantize", source, "--method", "rtn", "--grid", request.param, "-o", "q")
+    recipe = json.loads((demo.folder / "demo" / "checkpoint" / "manifest.json").read_text())["recipe"]
+    source = demo.folder / recipe["model"]
+    line(demo, place, "quantize", str(source), "--method", "rtn", "--grid", request.param, "-o", "q")
     line(demo, place, "export", "q", "--to", "gguf")
     return place
 
