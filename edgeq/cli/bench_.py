@@ -47,7 +47,7 @@ def command(
     opened = read_artifact(artifact)
     device, kept = load_device("auto"), Store()
     own, store = runtime_options(option), store and not option
-    count = _threads_of(threads)
+    count, tried = _threads_of(threads), []
     work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, count if isinstance(count, int) else None)
     if count == "auto":
         with steps("trying threads", quiet=as_json) as progress:
@@ -66,6 +66,9 @@ def command(
         return
     console = Console()
     render(found, console)
+    if tried:
+        speeds = ", ".join(f"{b.threads}: {b.decode.tps.median:.1f}" for b in tried)
+        console.print(f"[dim]Tokens/s by threads: {speeds}.[/]", highlight=False)
     if store:
         console.print(f"[dim]Kept in {kept.path} for the next plan.[/]", highlight=False, soft_wrap=True)
 

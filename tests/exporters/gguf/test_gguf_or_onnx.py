@@ -154,6 +154,8 @@ def test_threads_are_tried_and_the_best_is_kept(made, monkeypatch, capsys):
     assert [b.threads for b in kept[:2]] == [1, 2] and len(kept) == 3
     assert kept[2].threads == threads.fastest_threads(kept[:2])
     assert choose(made / "q-onnx").threads in (1, 2)
+    assert run("bench", made / "q-onnx", "--threads", "auto", *short, "--no-store") == 0
+    assert "Tokens/s by threads: 1: " in capsys.readouterr().out and len(Store().benchmarks()) == 3
     assert run("bench", made / "q-onnx", "--threads", "many") == 2
     assert "--threads is 'many'" in capsys.readouterr().err
 
