@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,16 +73,16 @@ class LlamaEngine:
         self.chunk = chunk
         self.kv_dtype = kv_dtype
         self._lib = lib
-        self._model: int | None = model
         self._vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model)))
         self._rows = max(1, min(chunk, _LOGITS_BYTES // (4 * self._vocab)))  # logits wanted of one call
-        self._context: int | None = self._open()
+        self._context: int | None = self._open(model)
+        self._free = weakref.finalize(self, _free, lib, self._context, model)  # also of a session nobody closed
         self._memory = lib.llama_get_memory(self._context)
         self._tokens = (ctypes.c_int32 * chunk)()
         self._all = (ctypes.c_int8 * chunk)(*([1] * chunk))
         self._position = 0
 
-    def _open(self) -> int:
+    def _open(self, model: int) -> int:
         lib = self._lib
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = self.context, self.chunk, self.chunk
@@ -92,7 +93,7 @@ class LlamaEngine:
             params.flash_attn_type = FLASH_ATTENTION  # llama.cpp reads a quantized V in no other way
         params.offload_kqv = params.op_offload = False
         ERRORS.clear()
-        made = lib.llama_init_from_model(self._model, params)
+        made = lib.llama_init_from_model(model, params)
         if not made:
             what = f"llama.cpp cannot open a context of {self.context} tokens with a {self.kv_dtype} cache"
             raise EdgeqError(f"{what}: {ERRORS.say()}", hint="Ask for a smaller --context or another kv_dtype")
@@ -126,12 +127,8 @@ class LlamaEngine:
         self._position = position
 
     def close(self) -> None:
-        context, self._context = self._context, None
-        model, self._model = self._model, None
-        if context is not None:
-            self._lib.llama_free(context)
-        if model is not None:
-            self._lib.llama_model_free(model)
+        self._context = None
+        self._free()
 
     def _run(self, ids: Sequence[int], *, wanted: int) -> npt.NDArray[np.float32]:
         """Append tokens; float32 (wanted, vocab), of the last or of all of them, valid until the next call."""
@@ -159,3 +156,8 @@ class LlamaEngine:
         for token in ids:
             if not 0 <= token < self._vocab:
                 raise EdgeqError(f"token {token} is not in the model's vocabulary of {self._vocab}")
+
+
+def _free(lib: Any, context: int, model: int) -> None:
+    lib.llama_free(context)
+    lib.llama_model_free(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import shutil
@@ -194,6 +195,15 @@ def test_closed_sessions_say_so(folder):
         session.generate("Hello")
     with pytest.raises(EdgeqError, match="closed"):
         engine.prefill([1])
+
+
+def test_a_session_that_nobody_closed_is_freed(folder):
+    session = edgeq.load(folder, **ONE)
+    free = session.engine._free
+    assert free.alive
+    del session
+    gc.collect()
+    assert not free.alive
 
 
 def test_another_layout_is_refused_before_anything_is_called():
