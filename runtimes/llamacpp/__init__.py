@@ -1,7 +1,8 @@
-"""The llamacpp runtime: runs GGUF files with llama.cpp, out of the `xllamacpp` wheel."""
+"""The llamacpp runtime: runs GGUF files with llama.cpp, out of the `xllamacpp` wheel, else with a `llama-server`."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from edgeq.runtimes.opening import check_known, context_of, eos_ids
 if TYPE_CHECKING:
     from edgeq.artifact import Artifact
     from edgeq.device.spec import KernelRate
+    from edgeq.runtimes.generation import Engine
     from edgeq.runtimes.session import TextSession
+    from edgeq.runtimes.text import Tokenizer
 
 KV_DTYPES = ("f16", "f32", "bf16", "q8_0", "q4_0")
 
@@ -52,8 +55,10 @@ class LlamaCppRuntime:
     package = "xllamacpp"  # whose version a measurement records
 
     def missing(self) -> str | None:
-        """The packages to install, or None."""
+        """The packages to install, or None; a `llama-server` on the PATH takes the place of xllamacpp."""
         absent = [p for p in ("xllamacpp", "tokenizers", "jinja2") if find_spec(p) is None]
+        if shutil.which("llama-server") is not None:
+            absent = [p for p in absent if p != "xllamacpp"]
         return ", ".join(absent) or None
 
     def open(self, artifact: Artifact, **options: Any) -> TextSession:
@@ -70,21 +75,29 @@ class LlamaCppRuntime:
         settings = OpenOptions(**options)
         if absent := self.missing():
             raise EdgeqError(f"running a GGUF needs {absent}", hint="pip install 'edgeq[llamacpp]'")
-        from edgeq.runtimes.llamacpp.engine import open_engine
         from edgeq.runtimes.session import TextSession
         from edgeq.runtimes.text import Tokenizer
 
         tokenizer = Tokenizer.from_folder(artifact.path)
-        engine = open_engine(
-            artifact.path / str(artifact.options.get("file", "model.gguf")),
-            context=context_of(artifact, settings.context),
-            threads=settings.threads,
-            chunk=settings.chunk,
-            kv_dtype=settings.kv_dtype,
-            spin=settings.spin,
-        )
+        engine = _engine(artifact, tokenizer, settings)
         return TextSession(engine, tokenizer, eos_ids=eos_ids(artifact), name=artifact.name)
 
     def probe(self) -> list[KernelRate]:
         """No rates: llama.cpp's kernels are reached through whole models only."""
         return []
+
+
+def _engine(artifact: Artifact, tokenizer: Tokenizer, settings: OpenOptions) -> Engine:
+    file = artifact.path / str(artifact.options.get("file", "model.gguf"))
+    context = context_of(artifact, settings.context)
+    options: dict[str, Any] = {"threads": settings.threads, "chunk": settings.chunk, "kv_dtype": settings.kv_dtype}
+    options |= {"context": context, "spin": settings.spin}
+    if find_spec("xllamacpp") is not None:
+        from edgeq.runtimes.llamacpp.engine import open_engine
+
+        return open_engine(file, **options)
+    from edgeq.runtimes.llamacpp.server import ServerEngine
+
+    program = shutil.which("llama-server") or "llama-server"
+    forced = tokenizer.encode("a", special=False)[-1]
+    return ServerEngine(program, file, vocab_size=int(artifact.model["vocab_size"]), forced=forced, **options)

@@ -184,12 +184,12 @@ def library(spin: bool | None = None) -> Any:
     Raises:
         EdgeqError: the package is missing, exports no C functions, or has structures of another release.
     """
-    with _waiting(spin):
+    with waiting(spin):
         return _library()
 
 
 @contextmanager
-def _waiting(spin: bool | None) -> Iterator[None]:
+def waiting(spin: bool | None) -> Iterator[None]:
     """OpenMP's policy as its library reads it when it is loaded; what the user has set stays."""
     if spin is None:
         spin = (load_now() or 0.0) < _BUSY

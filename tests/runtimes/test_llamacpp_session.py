@@ -216,6 +216,7 @@ def test_another_layout_is_refused_before_anything_is_called():
 
 
 def test_without_the_package_its_extra_is_named(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")
     find = importlib.util.find_spec
     monkeypatch.setattr("edgeq.runtimes.llamacpp.find_spec", lambda name: None if name == "xllamacpp" else find(name))
     with pytest.raises(EdgeqError, match="needs xllamacpp") as caught:
