@@ -1,4 +1,5 @@
-"""Decode speed side by side: edgeq's session, onnxruntime-genai on its own export, llama.cpp (xllamacpp), OpenVINO.
+"""Decode speed side by side: edgeq's sessions on ONNX Runtime and on llama.cpp, onnxruntime-genai on its own export,
+llama.cpp itself (xllamacpp's server), OpenVINO.
 
     python benchmarks/decode.py --model FOLDER [--gguf FILE ...] [--tokens 128] [--rounds 5] [--shape 1b] [--json]
 
@@ -138,9 +139,11 @@ def _rows(options: argparse.Namespace, model: Path, place: Path) -> Iterator[Row
     yield _row("onnxruntime-genai", "genai", options.genai, place / f"{name}-genai", partial(_build, model))
     for file in options.gguf or ():
         yield Row(f"llama.cpp {file.stem}", "llamacpp", file)
+        yield Row(f"edgeq on llama.cpp {file.stem}", "edgeq", file)
     for kind in () if options.gguf else ("Q4_0", "Q4_1"):
         out = place / f"{name}-{kind}.gguf"
         yield _row(f"llama.cpp {kind}", "llamacpp", None, out, partial(_convert, model, kind))
+        yield _row(f"edgeq on llama.cpp {kind}", "edgeq", None, out, partial(_convert, model, kind))
     missing = "" if options.openvino else "no --openvino FOLDER given"
     yield Row("openvino-genai", "openvino", options.openvino, missing)
 

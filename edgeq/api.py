@@ -22,17 +22,25 @@ def load(path: str | Path, *, runtime: str = "auto", **options: Any) -> Session:
     """Open an artifact with its runtime.
 
     Args:
-        path: a folder that `edgeq export` wrote.
+        path: a folder that `edgeq export` wrote, or a GGUF file; or a checkpoint that `edgeq quantize` wrote: of the
+            artifacts beside it that were exported from it, the fastest that `edgeq bench` measured on this machine.
         runtime: the runtime's name; `auto` takes the one the artifact was made for.
-        options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`, `huge_pages`.
+        options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`, `huge_pages`, for
+            llamacpp `context`, `threads`, `chunk`, `kv_dtype`, `spin`.
 
     Raises:
         EdgeqError: not an artifact, damaged, or its runtime is not installed.
     """
     from edgeq import registry
-    from edgeq.artifact import read_artifact
+    from edgeq.artifact import MANIFEST, read_artifact
 
-    artifact = read_artifact(path)
+    folder = Path(path)
+    if folder.is_file() or (folder / MANIFEST).is_file() or not folder.is_dir():
+        artifact = read_artifact(path)
+    else:
+        from edgeq.measure.fastest import choose
+
+        artifact = choose(path, runtime_name=runtime).artifact
     return registry.runtime(artifact.runtime if runtime == "auto" else runtime).open(artifact, **options)
 
 

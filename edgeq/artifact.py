@@ -33,7 +33,7 @@ class Artifact:
         scheme: the scheme's name.
         plan: what the plan promised, for the bench to print beside the facts (may be empty).
         checkpoint: path of the neutral checkpoint it was exported from, for `edgeq verify`.
-        files: relative name -> {"bytes": n, "sha256": hex}.
+        files: name, relative or of a file that lies elsewhere, -> {"bytes": n, "sha256": hex}.
     """
 
     path: Path
@@ -60,10 +60,16 @@ class Artifact:
 def read_artifact(path: str | Path) -> Artifact:
     """Read the manifest and check that every file it names is there with the size it had.
 
+    A single file that an exporter knows (a GGUF) is described as an artifact first.
+
     Raises:
         EdgeqError: no such folder, no manifest, an unreadable or newer one, a missing or truncated file.
     """
     folder = Path(path)
+    if folder.is_file():
+        from edgeq.registry import adopted
+
+        return adopted(folder)
     file = folder / MANIFEST
     if not folder.is_dir():
         raise EdgeqError("no such artifact folder", where=folder, hint="Make one with `edgeq export`")

@@ -52,7 +52,7 @@ PACKAGES = (
     Wanted("textual", "textual", "tui", "the wizard"),
     Wanted("onnxruntime-genai", "onnxruntime_genai", None, "a second runtime for the same artifact"),
     Wanted("transformers", "transformers", None, "checking edgeq's decoder against its own"),
-    Wanted("xllamacpp", "xllamacpp", None, "llama.cpp, to compare speeds with"),
+    Wanted("xllamacpp", "xllamacpp", "llamacpp", "running GGUF models with llama.cpp"),
 )
 # Two packages that install the same module: whichever came last wins, and neither works for sure.
 SAME_MODULE = (("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),)

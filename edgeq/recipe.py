@@ -182,8 +182,10 @@ def recipe_for(model: str, scheme: Scheme) -> Recipe:
     """The recipe that makes `model` in a scheme that `edgeq plan` named.
 
     Raises:
-        EdgeqError: the scheme has another kind of grid (a GGUF type, single precision).
+        EdgeqError: the scheme has a kind of grid that is not quantized to (half or single precision).
     """
+    if scheme.gguf_type is not None and f"gguf-{scheme.gguf_type.lower()}" in FILE_TYPES:
+        return Recipe(model, grid=f"gguf-{scheme.gguf_type.lower()}", embed_grid="q8_0")
     for grid in (scheme.linear, scheme.embed):
         if grid == F32 or (grid.kind == "gguf" and scheme.gguf_type is not None):
             raise EdgeqError(f"`edgeq quantize` has no recipe for the scheme {scheme.name}")

@@ -100,6 +100,20 @@ def runtime(name: str) -> Runtime:
     return made
 
 
+def adopted(file: Path) -> Artifact:
+    """A single file as an artifact, by the first exporter that has `adopt(file)` and knows files of this kind.
+
+    Raises:
+        EdgeqError: none does, or the file is damaged.
+    """
+    for name in names("edgeq.exporters"):
+        adopt = getattr(exporter(name), "adopt", None)
+        found: Artifact | None = adopt(file) if adopt is not None else None
+        if found is not None:
+            return found
+    raise EdgeqError("no exporter knows files of this kind", where=file, hint="Give a folder that `edgeq export` made")
+
+
 def names(group: str) -> list[str]:
     return sorted({e.name for e in entry_points(group=group)})
 

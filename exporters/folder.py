@@ -11,6 +11,7 @@ from edgeq import __version__
 from edgeq.artifact import Artifact, describe_files
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.weights import Weights
+from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes
 from edgeq.model.spec import Attention, ModelSpec
@@ -81,6 +82,14 @@ def manifest(
         versions={"edgeq": __version__, **(versions or {})},
         options=dict(options),
     )
+
+
+def rope_switch(spec: ModelSpec, context: int) -> dict[str, int]:
+    """`rope_switch` where sequences beyond so many tokens, within the context, use LongRoPE's other frequencies."""
+    mixers = [x.mixer for x in spec.layers if isinstance(x.mixer, Attention)]
+    ropes = {m.rope for m in mixers if m.rope is not None and m.rope.kind == "longrope"}
+    switch = next((switch_length(rope, spec.max_positions) for rope in ropes), None)
+    return {"rope_switch": switch} if switch is not None and switch < context else {}
 
 
 def _origin(checkpoint: Weights) -> str | None:

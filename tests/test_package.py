@@ -127,7 +127,7 @@ def test_every_package_is_listed_for_installation() -> None:
 
 def test_entry_points_name_real_modules() -> None:
     found = [*entry_points(group="edgeq.exporters"), *entry_points(group="edgeq.runtimes")]
-    assert {e.name for e in found} >= {"onnx", "onnxruntime", "torch"}
+    assert {e.name for e in found} >= {"onnx", "gguf", "onnxruntime", "llamacpp", "torch"}
     assert all(callable(e.load()) for e in found)
 
 

@@ -69,8 +69,12 @@ def test_a_planned_scheme_and_its_recipe_are_the_same_thing(name: str) -> None:
     assert recipe_for("m", scheme).scheme == scheme
 
 
+def test_a_file_type_of_llama_cpp_keeps_its_name() -> None:
+    assert recipe_for("m", named_scheme("gguf-q4_k_m")) == Recipe("m", grid="gguf-q4_k_m", embed_grid="q8_0")
+
+
 def test_schemes_without_a_recipe() -> None:
-    for name in ("gguf-q4_k_m", "fp32"):
+    for name in ("gguf-f16", "fp32"):
         with pytest.raises(EdgeqError, match="no recipe"):
             recipe_for("m", named_scheme(name))
 

@@ -16,31 +16,49 @@ if TYPE_CHECKING:
 
 
 def command(
-    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made."),
+    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made, or a GGUF file."),
     prompt_tokens: str = typer.Option("32,128,512", help="Prompt lengths to prefill, separated by commas."),
     tokens: int = typer.Option(128, help="New tokens of one decoding."),
     reps: int = typer.Option(5, help="Repetitions, besides a warm-up."),
-    threads: int | None = typer.Option(None, help="Threads of the runtime [default: its own choice]."),
+    threads: str | None = typer.Option(
+        None, help="Threads of the runtime [default: its own choice]; auto: several are tried, the best is kept."
+    ),
+    option: list[str] = typer.Option(
+        [], "--option", "-O", help="An option of the runtime, as kv_dtype=q8_0; may be repeated. Not kept in the store."
+    ),
     store: bool = typer.Option(True, "--store/--no-store", help="Keep the measurement for the next plan."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Measure speed, start and memory of an artifact, in a process of its own, beside what the plan promised."""
+    from dataclasses import replace
+
     from rich.console import Console
 
     from edgeq.artifact import read_artifact
     from edgeq.cli.progress import steps
+    from edgeq.cli.run_ import runtime_options
     from edgeq.device.load_ref import load_device
     from edgeq.jsonable import to_json
     from edgeq.measure.bench import Workload, bench
     from edgeq.measure.promise import promise_of
+    from edgeq.measure.threads import fastest_threads, try_threads
     from edgeq.store import Store
 
     opened = read_artifact(artifact)
-    work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, threads)
-    device = load_device("auto")
+    device, kept = load_device("auto"), Store()
+    own, store = runtime_options(option), store and not option
+    count, tried = _threads_of(threads), []
+    work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, count if isinstance(count, int) else None)
+    if count == "auto":
+        with steps("trying threads", quiet=as_json) as progress:
+            tried = try_threads(opened, device, options=own, progress=progress)
+        if store:
+            for one in tried:
+                kept.add(one)
+        work = replace(work, threads=fastest_threads(tried))
     with steps("measuring", quiet=as_json) as progress:
-        found = bench(opened, device, workload=work, promise=promise_of(opened, device, work), progress=progress)
-    kept = Store()
+        promise = promise_of(opened, device, work)
+        found = bench(opened, device, workload=work, promise=promise, options=own, progress=progress)
     if store:
         kept.add(found)
     if as_json:
@@ -48,8 +66,22 @@ def command(
         return
     console = Console()
     render(found, console)
+    if tried:
+        speeds = ", ".join(f"{b.threads}: {b.decode.tps.median:.1f}" for b in tried)
+        console.print(f"[dim]Tokens/s by threads: {speeds}.[/]", highlight=False)
     if store:
         console.print(f"[dim]Kept in {kept.path} for the next plan.[/]", highlight=False, soft_wrap=True)
+
+
+def _threads_of(text: str | None) -> int | str | None:
+    from edgeq.errors import EdgeqError
+
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise EdgeqError(f"--threads is {text!r}", hint="Give a number, or auto") from error
 
 
 def _numbers(text: str) -> tuple[int, ...]:

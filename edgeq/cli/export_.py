@@ -31,10 +31,16 @@ def command(
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
+    dtype: str | None = typer.Option(
+        None, "--dtype", help="gguf: of an unquantized model: auto keeps the source's 16 bits [default], or f32."
+    ),
+    ternary_type: str | None = typer.Option(
+        None, "--ternary-type", help="gguf: tq2_0 [default, fast] or tq1_0 (smaller) for ternary weights."
+    ),
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
-        help="Compare the logits with the checkpoint's; without a runtime for them, the file's tensors.",
+        help="Compare the logits with the checkpoint's, and where it says so the file's tensors.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the artifact's manifest as JSON."),
 ) -> None:
@@ -48,15 +54,13 @@ def command(
     chosen = exporter(to)
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
-    given = {"accuracy_level": accuracy_level, "context": context}
+    given = {"accuracy_level": accuracy_level, "context": context, "dtype": dtype, "ternary_type": ternary_type}
     options = _known(chosen, {name: value for name, value in given.items() if value is not None})
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)
     passed = True
-    if check and _runs(artifact):
-        artifact, passed = _verify(artifact, weights, quiet=as_json)
-    elif check:
-        artifact, passed = _read_back(chosen, artifact, weights, quiet=as_json)
+    if check:
+        artifact, passed = _check(chosen, artifact, weights, quiet=as_json)
     if as_json:
         import json
 
@@ -98,43 +102,55 @@ def _runs(artifact: Artifact) -> bool:
     return artifact.runtime in names("edgeq.runtimes")
 
 
-def _read_back(chosen: Exporter, artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artifact, bool]:
-    """What an artifact that edgeq can't run is verified by: the exporter's `read_back`, where it has one."""
+def _check(chosen: Exporter, artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artifact, bool]:
+    """What the file holds, by the exporter's `read_back` where it has one, and what its runtime computes, where that
+    is installed."""
     from rich.console import Console
 
+    from edgeq.registry import runtime
+
+    said = None if quiet else Console()
+    passed, reads_back = True, hasattr(chosen, "read_back")
+    if reads_back:
+        artifact, passed = _read_back(chosen, artifact, weights, said)
+    absent = runtime(artifact.runtime).missing() if _runs(artifact) else f"edgeq has no runtime {artifact.runtime}"
+    if passed and absent is None:
+        return _verify(artifact, weights, said)
+    if absent is not None and said:
+        what = "its logits are not compared" if reads_back else "not verified"
+        needs = f"its runtime needs {absent}" if _runs(artifact) else absent
+        said.print(f"{what}: {needs}", markup=False, highlight=False, soft_wrap=True)
+    return artifact, passed
+
+
+def _read_back(chosen: Any, artifact: Artifact, weights: Weights, said: Console | None) -> tuple[Artifact, bool]:
+    """The artifact with what was found in its manifest, and whether it passed."""
     from edgeq.artifact import MANIFEST
     from edgeq.cli.progress import steps
     from edgeq.files import write_json
 
-    check = getattr(chosen, "read_back", None)
-    if check is None:
-        if not quiet:
-            Console().print(f"not verified: edgeq has no runtime {artifact.runtime}", markup=False, highlight=False)
-        return artifact, True
-    with steps("reading back", quiet=quiet) as progress:
-        wrong: list[str] = check(artifact, weights, progress=progress)
+    with steps("reading back", quiet=said is None) as progress:
+        wrong: list[str] = chosen.read_back(artifact, weights, progress=progress)
     count = len(weights.names())
     verdict = {"verdict": "fail" if wrong else "pass", "reasons": wrong, "read_back": count}
     kept = replace(artifact, verify=verdict)
     write_json(artifact.path / MANIFEST, kept.to_json())
-    if not quiet:
-        said = "; ".join(wrong[:3]) if wrong else "identical"
-        Console().print(f"read back: {count} tensors, {said}", markup=False, highlight=False, soft_wrap=True)
+    if said:
+        found = "; ".join(wrong[:3]) if wrong else "identical"
+        said.print(f"read back: {count} tensors, {found}", markup=False, highlight=False, soft_wrap=True)
     return kept, not wrong
 
 
-def _verify(artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artifact, bool]:
+def _verify(artifact: Artifact, weights: Weights, said: Console | None) -> tuple[Artifact, bool]:
     """The artifact with the verification in its manifest, and whether it passed."""
-    from rich.console import Console
-
     from edgeq.cli.progress import steps
     from edgeq.cli.verify_ import render
     from edgeq.measure.verify import record, verify
 
-    with steps("verifying", quiet=quiet) as progress:
+    with steps("verifying", quiet=said is None) as progress:
         found = verify(artifact, checkpoint=weights, progress=progress)
-    if not quiet:
-        render(artifact, found, Console())
+    if said:
+        render(artifact, found, said)
     return record(artifact, found), found.verdict == "pass"
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from edgeq.cli.plan_words import arithmetic, asked, device_line, model_line, out_lines, speed_lines, why
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.plan import Plan
+from edgeq.plan.targets import on_phone
 from edgeq.plan.words import speed
 
 ROWS, ROWS_PER_TARGET = 9, 3
@@ -140,9 +141,9 @@ def _bullet(text: str) -> Padding:
     return Padding(table, (0, 0, 0, 2))
 
 
-def _elsewhere(plan: Plan, best: Candidate) -> str:
+def _elsewhere(plan: Plan) -> str:
     """Where to type the commands when the plan is for another machine than this one."""
-    if best.target.endswith("/android"):
+    if on_phone(plan.device):
         return "Type these on a PC; an app on the phone then loads the exported folder."
     return f"The last one belongs on the device itself: {plan.device.name}."
 
@@ -154,7 +155,7 @@ def _next(out: Console, plan: Plan) -> None:
     for command in plan.next_commands:
         out.print(f"  [bold cyan]{escape(command)}[/]", soft_wrap=True)
     if plan.next_commands and best is not None and plan.device.origin != "local":
-        out.print(Padding(f"[dim]{escape(_elsewhere(plan, best))}[/]", (0, 0, 0, 2)))
+        out.print(Padding(f"[dim]{escape(_elsewhere(plan))}[/]", (0, 0, 0, 2)))
     if not plan.next_commands and best is not None:
         out.print(
             Padding(escape(_sentence(f"{best.not_yet}: make this one with its runtime's own tools.")), (0, 0, 0, 2))

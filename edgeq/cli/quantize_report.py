@@ -138,7 +138,9 @@ def print_made(console: Console, made: Checkpoint) -> None:
     if worst:
         table.add_row("worst relative errors", ", ".join(f"{n} {error:.3f}" for n, error in worst))
     console.print(table, highlight=False)
-    for command in (f"edgeq export {made.path} -o {made.path}-onnx", f"edgeq report {made.path}"):
+    blocks = made.scheme.linear.kind == "gguf"  # llama.cpp's own, which no other runtime has
+    export = f"edgeq export {made.path} {'--to gguf ' if blocks else ''}-o {made.path}-{'gguf' if blocks else 'onnx'}"
+    for command in (export, f"edgeq report {made.path}"):
         console.print(f"  [bold cyan]{escape(command)}[/]", highlight=False, soft_wrap=True)
 
 

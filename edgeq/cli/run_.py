@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ _HELP = "/reset forgets the conversation, /stats tells the speed, /quit (or Ctrl
 
 
 def command(
-    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` wrote."),
+    artifact: Path = typer.Argument(
+        ..., help="A folder that `edgeq export` wrote, a GGUF file, or a checkpoint with artifacts beside it."
+    ),
     prompt: str | None = typer.Argument(None, help="Answer this and leave. Without it: the piped input, or a chat."),
     max_tokens: int = typer.Option(512, "--max-tokens", help="Most tokens of an answer."),
     temperature: float = typer.Option(0.0, "--temperature", help="0: always the best token."),
@@ -27,23 +29,35 @@ def command(
     stop: list[str] = typer.Option([], "--stop", help="End the answer before this text; may be repeated."),
     system: str | None = typer.Option(None, "--system", help="The system message."),
     raw: bool = typer.Option(False, "--raw", help="Continue the text as it is, without the chat template."),
-    threads: int | None = typer.Option(None, "--threads", help="Threads; default: the physical cores."),
+    threads: int | None = typer.Option(
+        None, "--threads", help="Threads; default: what `edgeq bench --threads auto` found, or the physical cores."
+    ),
     context: int | None = typer.Option(None, "--context", help="Most tokens of prompt and answer together."),
     runtime: str = typer.Option("auto", "--runtime", help="Open it with this runtime."),
+    option: list[str] = typer.Option(
+        [], "--option", "-O", help="An option of the runtime, as kv_dtype=q8_0 or device=cuda; may be repeated."
+    ),
     stats: bool = typer.Option(False, "--stats", help="Tell tokens and speed afterwards."),
 ) -> None:
     """Chat with an artifact, or answer one prompt.
 
-    With PROMPT, or text piped in, prints the answer and leaves. Otherwise opens a chat.
+    With PROMPT, or text piped in, prints the answer and leaves. Otherwise opens a chat. Of a checkpoint, the artifact
+    beside it is opened that `edgeq bench` found to be the fastest.
     """
     from edgeq.api import load
+    from edgeq.measure.fastest import choose
 
     if prompt is None and not sys.stdin.isatty():
         prompt = _piped()
     elif prompt is not None:
         prompt = _argument(prompt)
-    asked = {"threads": threads, "context": context}
-    session: Any = load(artifact, runtime=runtime, **{k: v for k, v in asked.items() if v is not None})
+    chosen = choose(artifact, runtime_name=runtime)
+    if stats or (artifact.is_dir() and chosen.artifact.path.resolve() != artifact.resolve()):
+        print(f"opening {chosen.words}", file=sys.stderr)
+    own = chosen.threads if runtime in ("auto", chosen.artifact.runtime) else None
+    asked = {"threads": own if threads is None else threads, "context": context}
+    given = runtime_options(option) | {k: v for k, v in asked.items() if v is not None}
+    session: Any = load(chosen.artifact.path, runtime=runtime, **given)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -63,6 +77,22 @@ def command(
             raise EdgeqError("--raw needs a text to continue", hint="Give it as PROMPT or pipe it in")
         else:
             _Chat(session, system, options, stats).run()
+
+
+def runtime_options(given: Sequence[str]) -> dict[str, Any]:
+    """`name=value` texts as keywords; numbers, true and false are read as what they are.
+
+    Raises:
+        EdgeqError: one without a name or a value.
+    """
+    words = {"true": True, "false": False}
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise EdgeqError(f"--option {text!r}", hint="Give name=value, such as kv_dtype=q8_0")
+        found[name.replace("-", "_")] = int(value) if value.isdecimal() else words.get(value, value)
+    return found
 
 
 def _utf8(text: str) -> str:

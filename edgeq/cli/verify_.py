@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made."),
+    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made, or a GGUF file."),
     checkpoint: Path | None = typer.Option(
         None, help="The neutral checkpoint it was exported from [default: the one its manifest names]."
     ),

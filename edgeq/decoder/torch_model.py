@@ -24,17 +24,25 @@ class TorchModel:
         dtype: compute dtype, float32 unless said otherwise.
         keep: hold the weights in memory between calls; None: when they fit in half of what is free. Otherwise
             every pass reads them again, one tensor at a time.
+        device: `cpu`, or `cuda` for an NVIDIA GPU, which always keeps them.
 
     Raises:
         EdgeqError: an architecture the decoder can't run.
     """
 
-    def __init__(self, weights: Weights, *, dtype: torch.dtype = torch.float32, keep: bool | None = None) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        dtype: torch.dtype = torch.float32,
+        keep: bool | None = None,
+        device: str = "cpu",
+    ) -> None:
         check_supported(weights.spec, ABLE)
         self.spec = weights.spec
         if keep is None:
-            keep = parameters(weights.spec) * dtype.itemsize < psutil.virtual_memory().available / 2
-        self._ops = TorchOps(weights, dtype=dtype, keep=keep)
+            keep = device != "cpu" or parameters(weights.spec) * dtype.itemsize < psutil.virtual_memory().available / 2
+        self._ops = TorchOps(weights, dtype=dtype, keep=keep, device=device)
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """float32 (len(ids), vocab): the logits after each token of a fresh sequence."""
@@ -58,5 +66,7 @@ class TorchModel:
         if min(ids) < 0 or max(ids) >= self.spec.vocab_size:
             raise EdgeqError(f"token ids must lie in 0..{self.spec.vocab_size - 1}")
         with torch.inference_mode():
-            out: npt.NDArray[np.float32] = decoder(self._ops, self.spec, as_ids(ids))[0].numpy()
+            out: npt.NDArray[np.float32] = (
+                decoder(self._ops, self.spec, as_ids(ids).to(self._ops.device))[0].cpu().numpy()
+            )
         return out

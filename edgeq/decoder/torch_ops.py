@@ -59,13 +59,17 @@ class TorchOps:
             as a checkpoint has, the inputs of linear layers are rounded to the grids it gives.
         dtype: dtype of weights and activations; norms and attention scores are computed in float32.
         keep: hold every weight in memory after its first use; otherwise load each again when it is needed.
+        device: where weights go and everything is computed.
     """
 
     able = ABLE
 
-    def __init__(self, weights: Weights, *, dtype: torch.dtype = torch.float32, keep: bool = True) -> None:
+    def __init__(
+        self, weights: Weights, *, dtype: torch.dtype = torch.float32, keep: bool = True, device: str = "cpu"
+    ) -> None:
         self.spec: ModelSpec = weights.spec
         self.dtype = dtype
+        self.device = device
         self.cache: KeyValueCache | None = None
         self._weights = weights
         self._keep = keep
@@ -85,7 +89,7 @@ class TorchOps:
         values = np.ascontiguousarray(dense(self._weights.load(name)))
         if name in self._stacked:  # a checkpoint gives quantized experts as one matrix
             values = values.reshape(self._stacked[name])
-        loaded = torch.from_numpy(values).to(self.dtype)
+        loaded = torch.from_numpy(values).to(self.device, self.dtype)
         if self._keep:
             self._kept[name] = loaded
         return loaded
@@ -204,7 +208,7 @@ class TorchOps:
             cos, sin = rotary.tables(freqs, np.arange(self.past, end))
             if len(self._rope) > 8:
                 self._rope.clear()
-            self._rope[key] = (torch.from_numpy(cos), torch.from_numpy(sin))
+            self._rope[key] = (torch.from_numpy(cos).to(self.device), torch.from_numpy(sin).to(self.device))
         return self._rope[key]
 
 
@@ -232,13 +236,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, spec: Attention, past: int, sinks: 
     """
     if spec.softcap is None and sinks is None:
         plain = past == 0 and spec.window is None  # then torch knows the mask, and skips half of the work
-        mask = None if plain else ~_hidden(q.shape[2], past, spec.window)
+        mask = None if plain else ~_hidden(q.shape[2], past, spec.window, q.device)
         return F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=plain and q.shape[2] > 1, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads
         )
     group = spec.heads // spec.kv_heads
     out = torch.empty_like(q)
-    hidden = _hidden(q.shape[2], past, spec.window)
+    hidden = _hidden(q.shape[2], past, spec.window, q.device)
     for h in range(spec.kv_heads):  # a group of heads at a time: the score matrix is the largest thing here
         part = slice(h * group, (h + 1) * group)
         scores = (q[:, part] @ k[:, h : h + 1].transpose(2, 3)).float() * spec.scale
@@ -253,10 +257,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, spec: Attention, past: int, sinks: 
     return out
 
 
-def _hidden(tokens: int, past: int, window: int | None) -> Tensor:
+def _hidden(tokens: int, past: int, window: int | None, device: torch.device) -> Tensor:
     """bool (tokens, past + tokens): the keys a query must not see."""
-    queries = torch.arange(past, past + tokens)[:, None]
-    keys = torch.arange(past + tokens)[None, :]
+    queries = torch.arange(past, past + tokens, device=device)[:, None]
+    keys = torch.arange(past + tokens, device=device)[None, :]
     hidden = keys > queries
     if window is not None:
         hidden |= queries - keys >= window

@@ -16,7 +16,7 @@ from edgeq.device.load import BUSY
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.measure.process import Event, Watched, others_now, run_worker
-from edgeq.registry import Progress
+from edgeq.registry import Progress, runtime
 
 WORKER = "edgeq.measure.bench_worker"
 DOUBTFUL_SPREAD = 0.10
@@ -142,8 +142,9 @@ def doubts(before: float, during: float, decode: Samples) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _versions(package: str) -> tuple[tuple[str, str], ...]:
-    """edgeq's version and the runtime's, where the runtime's package has its name."""
+def _versions(name: str) -> tuple[tuple[str, str], ...]:
+    """edgeq's version and that of the runtime's package, which has its name where it names no other."""
+    package = str(getattr(runtime(name), "package", name))
     try:
         return (("edgeq", __version__), (package, version(package)))
     except PackageNotFoundError:

@@ -5,9 +5,10 @@ on random tokens, in one pass and token by token through the runtime's cache. Wh
 runtime's arithmetic, so it must be small, whatever the quantization cost:
 
 - float activations: float32 rounding and the order of sums, below `FLOAT_LIMITS`.
-- int8 activations (`accuracy_level` 4, or a scheme with 8-bit activations): every matmul rounds its input to 8 bits per
-  group. SmolLM2-135M, which is as sensitive as small models are, shows 0.008 nats on text and 0.14 on random tokens,
-  where no answer is likely and small errors turn everything. `INT8_LIMITS` leaves a few times that.
+- int8 activations (an artifact's option `accuracy_level` 4 or `activation_bits` 8, or a scheme with 8-bit activations):
+  every matmul rounds its input to 8 bits per group. SmolLM2-135M, which is as sensitive as small models are, shows
+  0.008 nats on text and 0.14 on random tokens, where no answer is likely and small errors turn everything.
+  `INT8_LIMITS` leaves a few times that.
 
 A graph with one wrong scale, a swapped head or a cache off by one is far outside of either: KL of 1 nat and more.
 """
@@ -149,8 +150,9 @@ def judge_steps(steps: Divergence | None, limits: Limits) -> Iterator[str]:
 def activation_path(artifact: Artifact) -> Literal["float", "int8"]:
     """Whether the artifact's matmuls round their inputs to 8 bits."""
     quantized = artifact.scheme not in ("fp32", "fp16", "bf16")
-    fast = int(artifact.options.get("accuracy_level", 0)) == 4 or artifact.scheme.startswith("w8a8")
-    return "int8" if quantized and fast else "float"
+    options = artifact.options
+    rounded = int(options.get("accuracy_level", 0)) == 4 or int(options.get("activation_bits", 32)) == 8
+    return "int8" if quantized and (rounded or artifact.scheme.startswith("w8a8")) else "float"
 
 
 def record(artifact: Artifact, verification: Verification) -> Artifact:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_file import expert_block
 from edgeq.model.names import loadable
 from edgeq.model.spec import ModelSpec, MoE
+from edgeq.registry import exporter
 from edgeq.scheme import GGUF_BASE, Scheme, named_scheme
 
 INTEGER = (
@@ -25,7 +29,8 @@ FLOAT = ("fp16", "fp32")
 
 METHODS = {"rtn", "none", "hqq", "gptq", "qronos", "awq", "autoround", "smoothquant"}  # what `edgeq quantize` does
 TEXTLESS = {"rtn", "none", "hqq"}  # of these, what needs no calibration text: done at the speed of the disk
-TARGETS = {"onnxruntime/cpu", "onnxruntime/android"}  # what `edgeq export` writes for today
+# What `edgeq export` writes for today, and with which exporter.
+TARGETS = {"onnxruntime/cpu": "onnx", "onnxruntime/android": "onnx", "llamacpp/cpu": "gguf"}
 
 
 def schemes() -> tuple[Scheme, ...]:
@@ -35,11 +40,11 @@ def schemes() -> tuple[Scheme, ...]:
 
 def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     """Why edgeq can't make this artifact itself today, or None when it can. Planning does not depend on it."""
-    if target.startswith("llamacpp/"):
-        return "today edgeq only writes such files (`--grid gguf-...`, `edgeq export --to gguf`)"
     if target not in TARGETS:
-        return "today edgeq exports to ONNX Runtime on a processor"
-    if not METHODS.issuperset(scheme.method.split("+")):
+        if target.startswith("llamacpp/"):
+            return "today edgeq writes such files (`edgeq export --to gguf`), but runs them on the processor only"
+        return "today edgeq exports to ONNX Runtime and llama.cpp on a processor"
+    if scheme.gguf_type is None and not METHODS.issuperset(scheme.method.split("+")):
         return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
     if scheme.act_bits != 16:
         return "today edgeq quantizes and measures 8-bit activations, but exports none"
@@ -47,14 +52,23 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not loadable(spec):
         return "today edgeq runs softmax attention with MLPs, or with experts that a softmax weighs"
-    return _experts_not_yet(spec, scheme)
+    return _exporter_refuses(TARGETS[target], spec) or _experts_not_yet(spec, scheme, TARGETS[target])
 
 
-def _experts_not_yet(spec: ModelSpec, scheme: Scheme) -> str | None:
+def _experts_not_yet(spec: ModelSpec, scheme: Scheme, exporter_name: str) -> str | None:
     for ffn in {x.ffn for x in spec.layers if isinstance(x.ffn, MoE)}:
         if "smoothquant" in scheme.method.split("+"):
             return "edgeq smooths no experts"
-        if expert_block(spec, ffn, scheme.linear) is None:
+        if exporter_name == "onnx" and expert_block(spec, ffn, scheme.linear) is None:
             group = scheme.linear.group_size
             return f"ONNX Runtime's experts of width {ffn.intermediate} can't have groups of {group}"
     return None
+
+
+def _exporter_refuses(name: str, spec: ModelSpec) -> str | None:
+    """What about the model the exporter can't write, where it says so (`refuses_model`)."""
+    try:
+        refuses: Callable[[ModelSpec], str | None] = getattr(exporter(name), "refuses_model", lambda _: None)
+    except EdgeqError:  # a package of the exporter is missing, which says nothing about the model
+        return None
+    return refuses(spec)

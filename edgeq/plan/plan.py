@@ -16,6 +16,7 @@ from edgeq.estimate.prior import Expected
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import active_parameters, parameters
 from edgeq.plan.candidate import Candidate, Verdict
+from edgeq.plan.candidates import TARGETS as TARGET_EXPORTERS
 from edgeq.plan.candidates import not_yet, schemes
 from edgeq.plan.expected import Experience
 from edgeq.plan.offload import both, offload
@@ -23,7 +24,7 @@ from edgeq.plan.quality import expected_quality
 from edgeq.plan.rank import USABLE_KLD, order
 from edgeq.plan.relief import relief
 from edgeq.plan.request import SHORT, Request
-from edgeq.plan.targets import SAME_WIDTH, TARGETS, Support, Target, unavailable
+from edgeq.plan.targets import SAME_WIDTH, TARGETS, Support, Target, on_phone, unavailable
 from edgeq.plan.words import gb
 from edgeq.scheme import Scheme
 
@@ -83,7 +84,7 @@ def make_plan(device: Device, spec: ModelSpec, request: Request, experience: Exp
         rejected=tuple(rejected),
         absent=tuple((name, why) for name, why in missing.items() if why is not None),
         recommended=best,
-        next_commands=next_commands(spec, best) if best else (),
+        next_commands=next_commands(device, spec, best) if best else (),
         relief=() if fitting else tuple(relief(device, spec, request, rejected, _smaller(spec))),
         notes=tuple(_notes(device, spec, request)),
     )
@@ -220,16 +221,28 @@ def _remarks(c: Candidate, request: Request, slow: str) -> Iterator[str]:
         yield "its speed is unknown, so --min-tps is not checked"
 
 
-def next_commands(spec: ModelSpec, best: Candidate) -> tuple[str, ...]:
+def next_commands(device: Device, spec: ModelSpec, best: Candidate) -> tuple[str, ...]:
     """The commands that make `best` and measure it; empty when edgeq can't. A phone does not run `edgeq bench`."""
     if best.not_yet is not None:
         return ()
-    grid, model = best.scheme.linear, source(spec)
+    model, to = source(spec), TARGET_EXPORTERS[best.target]
     folder = shlex.quote(f"{model.rstrip('/').rsplit('/', 1)[-1].removesuffix('.gguf')}-{best.scheme.name}")
-    options = [f"--method {best.scheme.method}"] if best.scheme.method != "rtn" else []
-    options += [f"--bits {grid.bits}", f"--group-size {grid.group_size}", *(["--symmetric"] if grid.symmetric else [])]
-    make = (f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}", f"edgeq export {folder}")
-    return make if best.target.endswith("/android") else (*make, f"edgeq bench {folder}-onnx")
+    export = f"edgeq export {folder}" if to == "onnx" else f"edgeq export {folder} --to {to}"
+    make = (f"edgeq quantize {shlex.quote(model)} {' '.join(_options(best.scheme))} -o {folder}", export)
+    return make if on_phone(device) else (*make, f"edgeq bench {folder}-{to}")
+
+
+def _options(scheme: Scheme) -> Iterator[str]:
+    """Of `edgeq quantize`, for this scheme."""
+    grid = scheme.linear
+    if scheme.gguf_type is not None:
+        yield f"--grid gguf-{scheme.gguf_type.lower()}"
+        return
+    if scheme.method != "rtn":
+        yield f"--method {scheme.method}"
+    yield f"--bits {grid.bits} --group-size {grid.group_size}"
+    if grid.symmetric:
+        yield "--symmetric"
 
 
 def source(spec: ModelSpec) -> str:

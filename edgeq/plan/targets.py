@@ -159,6 +159,11 @@ def target(name: str) -> Target:
     return TARGETS[name]
 
 
+def on_phone(device: Device) -> bool:
+    """Where edgeq itself does not run."""
+    return (device.os.split() or [""])[0] in _PHONES
+
+
 def unavailable(one: Target, device: Device) -> str | None:
     """Why this device can't run the target, or None when it can."""
     place = one.name.split("/")[-1]

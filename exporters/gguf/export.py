@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,18 +19,22 @@ from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
 from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
-from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
+from edgeq.exporters.folder import grid_of, manifest, positions, rope_switch, write_tokenizer
 from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
 from edgeq.exporters.gguf.metadata import deviations, metadata, rope_factors
-from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
+from edgeq.exporters.gguf.modelfile import modelfile
+from edgeq.exporters.gguf.storable import FLOATS, as_blocks, ggml_type, refuses
+from edgeq.exporters.gguf.ternary import TYPES, ternary_blocks
 from edgeq.exporters.gguf.vocabulary import vocabulary
-from edgeq.files import new_folder, write_json
+from edgeq.files import new_folder, write_bytes, write_json
 from edgeq.model.ggml import GGML_TYPES
 from edgeq.model.names import gguf_permuted, gguf_slices
 from edgeq.model.spec import Attention, ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.model.weights import SourceWeights
 from edgeq.registry import Progress
+from edgeq.scheme import F32
 
 FILE = "model.gguf"
 ABLE: frozenset[Ability] = frozenset({"experts", "sinks"})
@@ -65,12 +69,17 @@ def export(
     progress: Progress | None = None,
     force: bool = False,
     context: int | None = None,
+    dtype: str = "auto",
+    ternary_type: str = "tq2_0",
     plan: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write the artifact folder `out`; it appears under that name only when it is whole.
 
     Args:
         context: longest sequence the file says the model is for; None: all that it was made for.
+        dtype: of the matrices of a model that is not quantized: `auto` keeps the 16 bits of a source that has them,
+            `f32` widens them.
+        ternary_type: of ternary matrices: `tq2_0` (2.06 bits a weight, fast) or `tq1_0` (1.69 bits).
 
     Raises:
         EdgeqError: an architecture, tokenizer or grid that a GGUF file can't say, before anything is written; `out`
@@ -80,7 +89,9 @@ def export(
     check_supported(spec, ABLE)
     context = positions(spec, context)
     check_expressible(spec, context)
-    entries = list(_entries(checkpoint))
+    if ternary_type.upper() not in TYPES:
+        raise EdgeqError(f"no ternary type {ternary_type}", hint=f"Known: {', '.join(TYPES).lower()}")
+    entries = list(_entries(checkpoint, _float_type(checkpoint, dtype), ternary_type.upper()))
     sizes = Counter({e.type: 0 for e in entries})
     for e in entries:
         sizes[e.type] += math.prod(e.shape)
@@ -89,13 +100,14 @@ def export(
     with new_folder(out, force=force) as folder:
         _write(folder / FILE, checkpoint, entries, keys, progress)
         write_tokenizer(tokenizer, folder)
+        write_bytes(folder / "Modelfile", modelfile(FILE, keys, spec).encode())
         artifact = manifest(
             checkpoint,
             folder,
             runtime="llamacpp",
             context=context,
-            options={"context": context},
-            facts=deviations(spec),
+            facts=rope_switch(spec, context) | deviations(spec),
+            options={"context": context, "activation_bits": activation_bits(entries)},
             plan=plan,
             versions={"gguf": version("gguf")},
         )
@@ -103,7 +115,26 @@ def export(
     return replace(artifact, path=out)
 
 
-def _entries(checkpoint: Weights) -> Iterator[_Entry]:
+def activation_bits(entries: Iterable[_Entry]) -> int:
+    """Of the inputs of the matrices: llama.cpp rounds those of quantized blocks to 8 bits, in groups of 32 or 256."""
+    return 8 if any(e.type not in FLOATS for e in entries) else 32
+
+
+def _float_type(checkpoint: Weights, dtype: str) -> str:
+    """The type of matrices that are not quantized.
+
+    Raises:
+        EdgeqError: `dtype` is neither `auto` nor `f32`.
+    """
+    if dtype not in ("auto", "f32"):
+        hint = "auto or f32; `edgeq quantize --bits 16` makes a checkpoint in half precision"
+        raise EdgeqError(f"matrices that are not quantized can't be exported as {dtype}", hint=hint)
+    source = checkpoint.spec.source_dtype.upper()
+    kept = dtype == "auto" and isinstance(checkpoint, SourceWeights) and source in FLOATS
+    return source if kept else "F32"
+
+
+def _entries(checkpoint: Weights, float_type: str, ternary: str) -> Iterator[_Entry]:
     """The file's tensors in order, with the types they get."""
     spec = checkpoint.spec
     parts: dict[str, list[TensorSpec]] = {}
@@ -118,7 +149,10 @@ def _entries(checkpoint: Weights) -> Iterator[_Entry]:
                 raise EdgeqError(f"this checkpoint can't be exported to gguf: {why}", where=members[0].name)
         if len(grids) > 1:
             raise EdgeqError("llama.cpp keeps these matrices as one, which needs one grid", where=name)
-        kind = ggml_type(grids.pop()) if len(members[0].shape) > 1 else "F32"
+        grid = grids.pop()
+        kind = ggml_type(grid, ternary) if grid != F32 else float_type
+        if len(members[0].shape) == 1:
+            kind = "F32"
         elements = _NUMBERS[kind][1].elements
         if members[0].shape[-1] % elements:
             raise EdgeqError(
@@ -142,10 +176,9 @@ def _write(
     for e in entries:
         kind = gguf.GGMLQuantizationType(_NUMBERS[e.type][0])
         block = _NUMBERS[e.type][1]
-        plain = e.type in ("F32", "F16")
-        shape = e.shape if plain else (*e.shape[:-1], e.shape[-1] // block.elements * block.block_bytes)
-        dtype = np.dtype(np.float32 if e.type == "F32" else np.float16 if plain else np.uint8)
-        writer.add_tensor_info(e.name, shape, dtype, e.n_bytes, kind)
+        dtype = np.dtype({"F32": np.float32, "F16": np.float16}.get(e.type, np.uint8))
+        as_bytes = (*e.shape[:-1], e.shape[-1] // block.elements * block.block_bytes)
+        writer.add_tensor_info(e.name, as_bytes if dtype == np.uint8 else e.shape, dtype, e.n_bytes, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -180,10 +213,28 @@ def _stored(checkpoint: Weights, t: TensorSpec, kind: str) -> npt.NDArray[Any]:
     """A tensor's bytes as the file holds them: Gemma's norms with their one, q and k with neighbours paired."""
     weight = _reordered(checkpoint.load(t.name), checkpoint.spec, t)
     if isinstance(weight, QuantizedTensor):
-        return to_blocks(as_blocks(weight, t.name))
+        return ternary_blocks(weight, kind) if kind in TYPES else to_blocks(as_blocks(weight, t.name))
     if t.role == "norm":
         weight = weight + np.float32(checkpoint.spec.norm_offset)
-    return np.ascontiguousarray(weight.astype(np.float16 if kind == "F16" else np.float32))
+    return np.ascontiguousarray(_narrowed(weight, kind, t.name))
+
+
+def _narrowed(weight: npt.NDArray[np.float32], kind: str, name: str) -> npt.NDArray[Any]:
+    """In a float type that holds every value.
+
+    Raises:
+        EdgeqError: the type loses some, as where a file mixes dtypes.
+    """
+    if kind == "BF16":
+        bits = np.ascontiguousarray(weight, np.float32).view(np.uint32)
+        exact, narrow = not np.any(bits & np.uint32(0xFFFF)), (bits >> np.uint32(16)).astype("<u2").view(np.uint8)
+    else:
+        with np.errstate(over="ignore"):
+            narrow = weight.astype(np.float16 if kind == "F16" else np.float32)
+        exact = bool(np.array_equal(narrow.astype(np.float32), weight, equal_nan=True))
+    if not exact:
+        raise EdgeqError(f"{kind} does not hold all of this tensor's values", where=name, hint="Add --dtype f32")
+    return narrow
 
 
 def _reordered(weight: Weight, spec: ModelSpec, t: TensorSpec) -> Weight:

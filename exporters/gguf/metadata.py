@@ -15,7 +15,8 @@ from edgeq.model.spec import MLP, Attention, ModelSpec, MoE, Rope
 
 Value = str | int | float | bool | list[int]
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12}
-_FILE_TYPES |= {"Q4_K": 15, "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30}
+_FILE_TYPES |= {"Q4_K": 15, "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32, "TQ1_0": 36}
+_FILE_TYPES |= {"TQ2_0": 37}
 
 
 # The only architectures for which llama.cpp reads factors of the frequencies: one list, or a short and a long one.

@@ -1,7 +1,7 @@
 """A written file, read back: the tensors, the architecture and the tokenizer that were meant.
 
-No runtime of edgeq's opens a GGUF file, so that this stands in for `edgeq verify`: edgeq's own reader, which shares
-no code with the writer, has to find in the file what the checkpoint holds, every number bit for bit.
+Before llama.cpp is asked what it computes, and where it is not installed instead of that: edgeq's own reader, which
+shares no code with the writer, has to find in the file what the checkpoint holds, every number bit for bit.
 """
 
 from __future__ import annotations

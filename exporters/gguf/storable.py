@@ -9,6 +9,8 @@ from edgeq.errors import EdgeqError
 from edgeq.scheme import GGML_GRIDS, Grid
 
 BLOCK = 32
+TERNARY = 256
+FLOATS = ("F32", "F16", "BF16")  # no blocks; llama.cpp does not round what they are multiplied with to 8 bits
 _SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
 _MINIMUM = {4: "Q4_1", 5: "Q5_1"}
 
@@ -19,6 +21,8 @@ def refuses(grid: Grid) -> str | None:
         return None
     if grid.kind == "gguf":
         return None if grid.ggml_type in GGML_GRIDS else f"{grid.ggml_type} is not a type edgeq writes"
+    if grid.codebook == "ternary":
+        return _refuses_ternary(grid)
     if grid.codebook is not None and grid.codebook != "iq4_nl":
         return f"llama.cpp has no block type for the codebook {grid.codebook}"
     if grid.super_size is not None:
@@ -36,10 +40,20 @@ def refuses(grid: Grid) -> str | None:
     return None
 
 
-def ggml_type(grid: Grid) -> str:
-    """The block type that stores a grid that is not refused."""
+def _refuses_ternary(grid: Grid) -> str | None:
+    if grid.super_size is not None or grid.scale_dtype != "f16":
+        return "llama.cpp's ternary blocks have one scale in half precision each"
+    if grid.group_size != -1 and grid.group_size % TERNARY:
+        return f"llama.cpp's ternary blocks hold {TERNARY} weights, groups of {grid.group_size} are no multiple of that"
+    return None
+
+
+def ggml_type(grid: Grid, ternary: str = "TQ2_0") -> str:
+    """The block type that stores a grid that is not refused; `ternary`: which of both for ternary grids."""
     if grid.kind == "float":
         return "F16" if grid.bits == 16 else "F32"
+    if grid.codebook == "ternary":
+        return ternary
     if grid.ggml_type is not None:
         return grid.ggml_type
     if grid.codebook is not None:

@@ -51,6 +51,8 @@ def vocabulary(files: Mapping[str, Path | bytes], spec: ModelSpec) -> dict[str, 
         found["scores"] = _scores(tokens, merges)
         found["add_space_prefix"] = _prefixes(raw)
     else:
+        if not merges:
+            raise EdgeqError("a byte-level tokenizer without merges has no form in GGUF", where=spec.name)
         found["pre"] = _pre_name(raw, data, spec)
         found["merges"] = merges
         found["add_space_prefix"] = False

@@ -12,9 +12,8 @@ import onnx
 from edgeq.artifact import MANIFEST, Artifact
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
-from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
-from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
+from edgeq.exporters.folder import grid_of, manifest, positions, rope_switch, write_tokenizer
 from edgeq.exporters.onnx.genai import genai_config
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.grids import refuses
@@ -130,7 +129,4 @@ def _facts(spec: ModelSpec, context: int) -> dict[str, Any]:
     facts: dict[str, Any] = {"logits_from": LOGITS_FROM}
     if any(m.window for m in mixers):
         facts["windows"] = [m.window for m in mixers]
-    switches = {switch_length(m.rope, spec.max_positions) for m in mixers if m.rope and m.rope.kind == "longrope"}
-    if switches and (switch := next(iter(switches))) is not None and switch < context:
-        facts["rope_switch"] = switch
-    return facts
+    return facts | rope_switch(spec, context)

@@ -7,13 +7,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import EdgeqError
+from edgeq.runtimes.opening import check_known, context_of, eos_ids, positive, switch_of
 
 if TYPE_CHECKING:
     from edgeq.artifact import Artifact
     from edgeq.device.spec import KernelRate
     from edgeq.runtimes.session import TextSession
-
-_DEFAULT_CONTEXT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,7 @@ class OnnxRuntime:
         Raises:
             EdgeqError: a package is missing, an option unknown, a file missing or damaged, a graph of another kind.
         """
-        unknown = sorted(set(options) - set(OpenOptions.__slots__))
-        if unknown:
-            known = ", ".join(OpenOptions.__slots__)
-            raise EdgeqError(f"the onnxruntime runtime has no option {unknown[0]!r}", hint=f"Known: {known}")
+        check_known(self.name, options, OpenOptions.__slots__)
         settings = OpenOptions(**options)
         if absent := self.missing():
             raise EdgeqError(f"running an ONNX model needs {absent}", hint="pip install 'edgeq[onnxruntime]'")
@@ -70,23 +66,19 @@ class OnnxRuntime:
         from edgeq.runtimes.session import TextSession
         from edgeq.runtimes.text import Tokenizer
 
-        limit = _positive(artifact.model.get("max_positions")) or _DEFAULT_CONTEXT
-        if settings.context is not None and settings.context > limit:
-            raise EdgeqError(f"the model knows {limit} positions, a context of {settings.context} is too long")
-        switch = _positive(artifact.model.get("rope_switch"))  # longer sequences use other rotary frequencies
-        context = settings.context or min(limit, switch or limit, _DEFAULT_CONTEXT)
+        switch, context = switch_of(artifact), context_of(artifact, settings.context)
         tokenizer = Tokenizer.from_folder(artifact.path)
         engine = open_engine(
             artifact.path / "model.onnx",
             context=context,
-            head_dim=_positive(artifact.model.get("head_dim")),
+            head_dim=positive(artifact.model.get("head_dim")),
             threads=settings.threads,
             chunk=settings.chunk,
             spin=settings.spin,
             huge_pages=settings.huge_pages,
             long=switch is not None and context > switch,
         )
-        return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
+        return TextSession(engine, tokenizer, eos_ids=eos_ids(artifact), name=artifact.name)
 
     def probe(self) -> list[KernelRate]:
         """Measure the kernels this runtime's artifacts spend their time in, on this machine."""
@@ -94,13 +86,3 @@ class OnnxRuntime:
 
         rates: list[KernelRate] = probe()
         return rates
-
-
-def _positive(value: Any) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
-
-
-def _eos_ids(artifact: Artifact) -> list[int]:
-    value = artifact.model.get("eos_ids")
-    values = value if isinstance(value, list) else [value]
-    return [v for v in values if isinstance(v, int)]

@@ -29,13 +29,36 @@ def test_what_fits_is_ranked_and_what_does_not_says_why(make, laptop_of):
 def test_recommended_is_what_edgeq_can_make_and_its_commands_exist(make, laptop_of):
     from edgeq.cli.main import COMMANDS
 
-    plan = make(laptop_of(16), "7B")
+    plan = make(laptop_of(16), "7B", targets=("onnxruntime/cpu",))
     best = plan.recommended
     assert best is not None and best.not_yet is None and best.target == "onnxruntime/cpu"
-    assert best.scheme.method not in {"llama.cpp", "smoothquant"}
+    assert best.scheme.method != "smoothquant"
     assert [c.split()[1] for c in plan.next_commands] == ["quantize", "export", "bench"]
     assert all(c.split()[1] in COMMANDS for c in plan.next_commands)
     assert "Qwen/Qwen2.5-7B" in plan.next_commands[0]
+
+
+def test_a_type_of_llama_cpp_is_made_by_its_name(make, laptop_of):
+    from edgeq.recipe import Recipe, recipe_for
+
+    plan = make(laptop_of(16), "7B", targets=("llamacpp/cpu",))
+    best = plan.recommended
+    assert best is not None and best.not_yet is None and best.scheme.gguf_type is not None
+    quantize, export, bench = plan.next_commands
+    grid = f"gguf-{best.scheme.gguf_type.lower()}"
+    assert f" --grid {grid} -o Qwen2.5-7B-Instruct-{best.scheme.name}" in quantize
+    assert export == f"edgeq export Qwen2.5-7B-Instruct-{best.scheme.name} --to gguf"
+    assert bench == f"edgeq bench Qwen2.5-7B-Instruct-{best.scheme.name}-gguf"
+    recipe = recipe_for("m", best.scheme)
+    assert isinstance(recipe, Recipe) and recipe.grid == grid
+    assert all(c.not_yet for c in make(laptop_of(16), "7B").candidates if c.target == "llamacpp/cuda")
+
+
+def test_a_model_that_a_gguf_cannot_say_has_no_command(make, laptop_of):
+    found = make(laptop_of(16), "gemma-3-1b", targets=("llamacpp/cpu",)).candidates
+    assert found and all(c.not_yet is None for c in found if c.scheme.linear.kind == "gguf")
+    found = make(laptop_of(64), "deepseek-v2-lite", targets=("llamacpp/cpu",)).candidates
+    assert found and all(c.not_yet for c in found)
 
 
 def test_the_command_makes_the_scheme_that_was_planned(make, laptop_of):
@@ -60,7 +83,7 @@ def test_other_methods_are_planned_but_marked(make, laptop_of):
     plan = make(laptop_of(16), "7B")
     methods = {c.scheme.method for c in plan.candidates}
     assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq", "smoothquant", "llama.cpp"} <= methods
-    assert all(c.not_yet for c in plan.candidates if c.scheme.method == "llama.cpp" or c.scheme.act_bits != 16)
+    assert all(c.not_yet for c in plan.candidates if c.scheme.linear.kind == "float" or c.scheme.act_bits != 16)
     onnx = {c.scheme.method for c in plan.candidates if c.target == "onnxruntime/cpu" and c.not_yet is None}
     assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq"} <= onnx
 

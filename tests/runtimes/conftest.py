@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +44,9 @@ CONFIG = {
 class RandomWeights:
     """Enough variance that the logits differ clearly; no files behind it."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, merges: Sequence[tuple[str, str]] = ()) -> None:
         self.spec = spec
+        self.merges = merges
         self._tensors = {t.name: t for t in tensors(spec)}
 
     def names(self) -> list[str]:
@@ -58,15 +59,21 @@ class RandomWeights:
         return values + 1 if len(t.shape) == 1 else values
 
     def tokenizer_files(self) -> dict[str, bytes]:
-        return tokenizer_files()
+        return tokenizer_files(merges=self.merges)
 
 
-def tokenizer_files(template: str | None = TEMPLATE, **config: object) -> dict[str, bytes]:
-    """A tokenizer with one token a byte: most characters outside ASCII are spread over several tokens."""
+def tokenizer_files(
+    template: str | None = TEMPLATE, merges: Sequence[tuple[str, str]] = (), **config: object
+) -> dict[str, bytes]:
+    """A tokenizer with one token a byte: most characters outside ASCII are spread over several tokens.
+
+    What `merges` make takes the places of the last bytes.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    letters = [*letters[: len(letters) - len(merges)], *map("".join, merges)]
+    inner = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=list(merges)))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
@@ -96,6 +103,13 @@ def tokenizer_folder() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def changed_artifact() -> Callable[..., Path]:
     return changed
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> Callable[..., RandomWeights]:
+    """`tiny_weights(**changes)`: the tiny model with some fields of its configuration changed, and a tokenizer that
+    merges something, as llama.cpp's do."""
+    return lambda **changes: RandomWeights(read_config({**CONFIG, **changes}, name="tiny"), merges=[("Ġ", "Ġ")])
 
 
 def _export(out: Path, **changes: object) -> Path:

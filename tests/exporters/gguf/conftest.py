@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,3 +185,9 @@ def pieces_tokenizer() -> Any:
     made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in first[:3]])
     made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return made
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's threads wait for each other by spinning: beside other tests two take far longer than one."""
+    monkeypatch.setattr("edgeq.runtimes.llamacpp.engine.probe_cpu", lambda: SimpleNamespace(cores=1))
