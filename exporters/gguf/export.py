@@ -19,12 +19,12 @@ from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
 from edgeq.errors import EdgeqError
 from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
-from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
 from edgeq.exporters.gguf.metadata import metadata, rope_factors
 from edgeq.exporters.gguf.storable import as_blocks, ggml_type, refuses
 from edgeq.exporters.gguf.vocabulary import vocabulary
 from edgeq.files import new_folder, write_json
+from edgeq.formats.ggml_blocks import to_blocks
 from edgeq.model.ggml import GGML_TYPES
 from edgeq.model.names import gguf_permuted, gguf_slices
 from edgeq.model.spec import Attention, ModelSpec
