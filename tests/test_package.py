@@ -39,7 +39,7 @@ FLOORS = {
     "edgeq.exporters": 2,
     "edgeq.runtimes": 2,
     "edgeq.quantize": 3,
-    "edgeq.convert": 3,
+    "edgeq.conversion": 3,
     "edgeq.plan": 3,
     "edgeq.measure": 3,
     "edgeq.api": 4,
@@ -145,7 +145,8 @@ HEAVY = ("torch", "transformers", "openvino", "onnxruntime", "onnx", "tokenizers
         ["plan", "--device", "rpi-5", "--model", "7B"],
         ["plan", "--device", "auto", "--model", "7B", "--json"],
         ["doctor"],
-        *[[name, "--help"] for name in ("plan", "profile", "quantize", "export", "run", "bench", "verify", "demo")],
+        *[[name, "--help"] for name in ("plan", "profile", "quantize", "convert", "export", "run", "bench", "verify")],
+        ["demo", "--help"],
     ],
     ids=" ".join,
 )

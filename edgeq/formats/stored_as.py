@@ -225,6 +225,7 @@ def _auto_round(config: Mapping[str, Any], where: object) -> Stored:
     if kind in ("auto_awq", "awq"):
         return AwqStored("auto-round", group)
     zeros: dict[str, gptq.Zeros] = {"auto_gptq": "fields", "gptq": "fields", "gptqmodel": "gptq_v2"}
+    zeros["auto_round"] = "gptq_v2"
     if kind not in zeros:
         raise EdgeqError(f"AutoRound's packing {packing!r} can't be converted", where=where, hint=HINT)
     return GptqStored("auto-round", group, zeros[kind])

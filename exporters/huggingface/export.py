@@ -84,7 +84,7 @@ def export(
         config["quantization_config"] = layout.config(quantized, floats)
     tokenizer = checkpoint.tokenizer_files()
     with new_folder(out, force=force) as folder:
-        kinds = _write_weights(folder, checkpoint, modules, layout, quantized, progress)
+        dequantized = _write_weights(folder, checkpoint, modules, layout, quantized, progress)
         write_json(folder / "config.json", config)
         write_tokenizer(tokenizer, folder)
         artifact = manifest(
@@ -93,8 +93,9 @@ def export(
             runtime="transformers",
             context=positions(spec, None),
             options={},
-            facts={"format": layout.name, "stored_as_floats": kinds},
+            facts={"format": layout.name},
             plan=plan,
+            notes=[*layout.notes(quantized), *dequantized],
         )
         write_json(folder / MANIFEST, artifact.to_json())
     return replace(artifact, path=out)
@@ -166,10 +167,10 @@ def _write_weights(
     layout: Layout,
     quantized: Mapping[str, Kept],
     progress: Progress | None,
-) -> dict[str, str]:
-    """Write the safetensors files; name -> dtype of the matrices that are stored as floats though the checkpoint has
-    them on a grid."""
-    dequantized: dict[str, str] = {}
+) -> list[str]:
+    """Write the safetensors files; a note for each matrix that is stored as floats though the checkpoint has it on a
+    grid."""
+    notes: list[str] = []
     shards: list[list[str]] = []
     pending: dict[str, Array] = {}
     for i, m in enumerate(modules):
@@ -177,13 +178,15 @@ def _write_weights(
             progress(i, len(modules), m.name)
         found = _stored(checkpoint, m, layout, quantized)
         if m.kept is None and len(m.members[0].shape) == 2 and grid_of(checkpoint, m.members[0]).kind != "float":
-            dequantized[m.name] = found[m.name].dtype.name
+            size = f"{found[m.name].nbytes / 1e6:,.1f} MB"
+            what = f"{m.name} is stored as {found[m.name].dtype.name}, the checkpoint's values exactly ({size})"
+            notes.append(f"{what}: runtimes of {layout.name} look up floats")
         if pending and sum(a.nbytes for a in (*pending.values(), *found.values())) > SHARD_BYTES:
             shards.append(_flush(folder, len(shards), pending))
         pending |= found
     shards.append(_flush(folder, len(shards), pending))
     _name_shards(folder, shards)
-    return dequantized
+    return notes
 
 
 def _stored(checkpoint: Weights, m: _Module, layout: Layout, quantized: Mapping[str, Kept]) -> dict[str, Array]:

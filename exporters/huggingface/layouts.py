@@ -57,6 +57,10 @@ class Layout(ABC):
         """Why these modules can't be stored together, or None."""
         return None
 
+    def notes(self, quantized: Modules) -> list[str]:
+        """What a user of these modules should know of the layout's readers."""
+        return []
+
     @abstractmethod
     def parts(self, q: QuantizedTensor, kept: Kept, quantized: Modules) -> Parts: ...
 
@@ -102,6 +106,17 @@ class CompressedLayout(Layout):
             "ignore": sorted(floats),
             "kv_cache_scheme": None,
         }
+
+    def notes(self, quantized: Modules) -> list[str]:
+        found = []
+        if any(self._format(k) == "pack-quantized" and not k.grid.symmetric for k in quantized.values()):
+            found.append(
+                "transformers 5.23 opens no packed zero points (5.17 does, and vLLM reads them); "
+                "quantize with --symmetric where it has to"
+            )
+        if any(k.activation is not None and k.activation.bits > 8 for k in quantized.values()):
+            found.append("16-bit inputs of some layers are computed by transformers; vLLM has no kernel for them")
+        return found
 
     def _format(self, kept: Kept) -> str:
         return "int-quantized" if kept.grid.bits == 8 and kept.activation is not None else "pack-quantized"
@@ -167,6 +182,11 @@ class GptqLayout(Layout):
             "meta": {"quantizer": [f"edgeq:{__version__}"]},
             **({"dynamic": dynamic} if dynamic else {}),
         }
+
+    def notes(self, quantized: Modules) -> list[str]:
+        if not self._v2(quantized):
+            return []
+        return ["its checkpoint_format is gptq_v2, which GPTQModel, transformers with it, and vLLM read"]
 
     def _v2(self, quantized: Modules) -> bool:
         """The first format where it is sure to be understood: not every reader knows a zero point of 0 there."""

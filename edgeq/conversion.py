@@ -129,14 +129,15 @@ def _scheme(weights: Quantized, stored: Mapping[str, StoredTensor]) -> Scheme:
     head = None if spec.tied else stored["head"].grid
     suffix = f"-a8-{'static' if static else 'dynamic'}" if acts else ""
     if isinstance(weights, QuantizedGguf):
-        name = f"gguf-{_named(linear)}"
+        name = f"gguf-{grid_name(linear)}"
     else:
-        name = f"{weights.stored.kind}-{_named(linear)}{suffix}"
+        name = f"{weights.stored.kind}-{grid_name(linear)}{suffix}"
     embed = stored["embed"].grid
     return Scheme(name, weights.method, linear, embed, head, 8 if acts else 16, act_static=static)
 
 
-def _named(grid: Grid) -> str:
+def grid_name(grid: Grid) -> str:
+    """`int4-g128-sym`, `q4_k`, `f16`."""
     if grid.kind == "float":
         return f"f{grid.bits}"
     if grid.ggml_type is not None:
