@@ -84,11 +84,11 @@ def from_gptq(
     group = group_of(columns, scales.shape[0], stated, where)
     if scales.shape != (groups_of(columns, group), rows):
         raise EdgeqError(f"scales of shape {list(scales.shape)} beside {rows} rows", where=f"{where}.scales")
+    if qzeros.ndim != 2 or qzeros.shape[0] != scales.shape[0]:
+        raise EdgeqError(f"zero points of shape {list(qzeros.shape)}", where=f"{where}.qzeros")
     if "g_idx" in parts:
         _check_order(parts["g_idx"], columns, group, where)
     codes = from_words(np.ascontiguousarray(qweight.T), bits, columns)
-    if qzeros.ndim != 2 or qzeros.shape[0] != scales.shape[0]:
-        raise EdgeqError(f"zero points of shape {list(qzeros.shape)}", where=f"{where}.qzeros")
     zeros = _zeros(qzeros, bits, rows, stored_as, where)
     return assemble(bits, group, codes, np.ascontiguousarray(scales.T), np.ascontiguousarray(zeros.T), where)
 
