@@ -80,7 +80,7 @@ def same(a, b) -> bool:
 @pytest.fixture(scope="module")
 def wide(source) -> Path:
     """A model whose rows are whole super-blocks, with a head of its own."""
-    return source(hidden_size=256, intermediate_size=256, tie_word_embeddings=False)
+    return source(hidden_size=256, intermediate_size=256, num_hidden_layers=1, tie_word_embeddings=False)
 
 
 @pytest.mark.parametrize("name", GGML_GRIDS)

@@ -203,6 +203,8 @@ def open_quantized(ref: str | Path) -> Quantized:
     if path.is_file():
         raise EdgeqError("not a quantized model", where=path, hint="Give a folder or a .gguf file")
     if not path.is_dir():
+        if path.suffix.lower() in {".gguf", ".safetensors"} or str(ref).startswith((".", "/", "~")):
+            raise EdgeqError("no such file or folder", where=path)
         spec = read_model(str(ref))  # its message, where there is nothing of that name
         if spec.origin == "class":
             raise EdgeqError(f"{str(ref)!r} is a size class, which has no weights", hint="Give a folder or a hub id")
