@@ -273,3 +273,15 @@ def test_a_quantized_folder_is_no_source_and_says_what_is(quantized):
     with pytest.raises(EdgeqError) as refused:
         open_source(quantized)
     assert "quantized already" in refused.value.what and "edgeq convert" in (refused.value.hint or "")
+
+
+def test_a_quantized_folder_is_measured_as_it_is(quantized):
+    from edgeq.decoder.torch_model import TorchModel
+    from edgeq.measure.model import open_model
+
+    made = Checkpoint.open(quantized.parent / "q")
+    ids = [1, 5, 9, 33, 2, 7]
+    model = open_model(quantized)
+    (found,) = model.logits([ids], lambda _: None)
+    np.testing.assert_allclose(found, TorchModel(made).logits(ids), atol=1e-5, rtol=0)
+    assert model.scheme == "gptq"

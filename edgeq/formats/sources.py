@@ -189,6 +189,13 @@ def quantization_config(folder: Path) -> Mapping[str, Any] | None:
     return None
 
 
+def quantized_folder(path: Path) -> bool:
+    """This is a folder of a quantized Hugging Face model (no checkpoint of edgeq's)."""
+    if not (path / "config.json").is_file() or (path / "manifest.json").is_file():
+        return False
+    return quantization_config(path) is not None
+
+
 def open_quantized(ref: str | Path) -> Quantized:
     """A quantized model of another tool's: a folder, a GGUF file or a hub id (downloaded).
 

@@ -179,7 +179,8 @@ class GptqLayout(Layout):
             "checkpoint_format": "gptq_v2" if self._v2(quantized) else "gptq",
             "damp_percent": 0.01,
             "true_sequential": True,
-            "meta": {"quantizer": [f"edgeq:{__version__}"]},
+            # AutoRound's loader takes whatever has a `meta` for the second format, which it can't read.
+            **({"meta": {"quantizer": [f"edgeq:{__version__}"]}} if self._v2(quantized) else {}),
             **({"dynamic": dynamic} if dynamic else {}),
         }
 
