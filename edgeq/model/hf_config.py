@@ -6,6 +6,7 @@ compared with the spec, so that a model that a configuration can't say is refuse
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -58,8 +59,12 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
 
 
 def different(spec: ModelSpec, found: ModelSpec) -> str | None:
-    """The first thing about the architecture that two specs disagree on; None: nothing."""
+    """The first thing about the architecture that two specs disagree on; None: nothing.
+
+    What norms' weights count from is no part of it: see `norm_shift`.
+    """
     other = replace(found, name=spec.name, origin=spec.origin, location=spec.location, source=spec.source)
+    other = replace(other, norm_offset=spec.norm_offset)
     other = replace(other, source_dtype=spec.source_dtype, estimated=spec.estimated)
     for name in ModelSpec.__dataclass_fields__:
         a, b = getattr(spec, name), getattr(other, name)
@@ -67,6 +72,11 @@ def different(spec: ModelSpec, found: ModelSpec) -> str | None:
         if a != b and not close and not (name == "layers" and _same_layers(spec, other)):
             return name
     return None
+
+
+def norm_shift(spec: ModelSpec, found: ModelSpec) -> float:
+    """What a norm's weight in files of `found` is less than one of `spec`: a GGUF file's Gemma has the one added."""
+    return found.norm_offset - spec.norm_offset
 
 
 def _same_layers(spec: ModelSpec, other: ModelSpec) -> bool:
@@ -92,7 +102,16 @@ def _same_rope(a: Rope | None, b: Rope | None) -> bool:
     if a.original_max_positions != b.original_max_positions and a.kind != "linear":
         return False
     first, second = dict(a.params), dict(b.params)
-    return all(first[n] == second[n] for n in first.keys() & second.keys())
+    shared = first.keys() & second.keys()
+    if a.kind == "longrope":
+        shared = shared - {"factor"}  # which only says what the attention factor is, where that is not stated
+    return all(_near(first[n], second[n]) for n in shared)
+
+
+def _near(a: float | tuple[float, ...], b: float | tuple[float, ...]) -> bool:
+    """Alike but for rounding to single precision."""
+    ours, theirs = (v if isinstance(v, tuple) else (v,) for v in (a, b))
+    return len(ours) == len(theirs) and all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(ours, theirs, strict=True))
 
 
 def _sizes(spec: ModelSpec) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
 from edgeq.exporters.huggingface.layouts import HEAD, Kept, Layout
 from edgeq.files import new_folder, write_json
 from edgeq.formats.uniform import Array
-from edgeq.model.hf_config import config_of
+from edgeq.model.config import read_config
+from edgeq.model.hf_config import config_of, norm_shift
 from edgeq.model.names import hf_names
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
@@ -171,12 +172,13 @@ def _write_weights(
     """Write the safetensors files; a note for each matrix that is stored as floats though the checkpoint has it on a
     grid."""
     notes: list[str] = []
+    shift = norm_shift(checkpoint.spec, read_config(config_of(checkpoint.spec), name=checkpoint.spec.name))
     shards: list[list[str]] = []
     pending: dict[str, Array] = {}
     for i, m in enumerate(modules):
         if progress:
             progress(i, len(modules), m.name)
-        found = _stored(checkpoint, m, layout, quantized)
+        found = _stored(checkpoint, m, layout, quantized, shift)
         if m.kept is None and len(m.members[0].shape) == 2 and grid_of(checkpoint, m.members[0]).kind != "float":
             size = f"{found[m.name].nbytes / 1e6:,.1f} MB"
             what = f"{m.name} is stored as {found[m.name].dtype.name}, the checkpoint's values exactly ({size})"
@@ -189,11 +191,25 @@ def _write_weights(
     return notes
 
 
-def _stored(checkpoint: Weights, m: _Module, layout: Layout, quantized: Mapping[str, Kept]) -> dict[str, Array]:
+def _shifted(values: Array, shift: float) -> Array:
+    """Norms' weights as the family's files count them.
+
+    Raises:
+        EdgeqError: one that single precision can't hold so.
+    """
+    moved: Array = values - np.float32(shift)
+    if not np.array_equal(moved + np.float32(shift), values):
+        raise EdgeqError("a norm's weight is lost in single precision when its one is taken off")
+    return moved
+
+
+def _stored(
+    checkpoint: Weights, m: _Module, layout: Layout, quantized: Mapping[str, Kept], shift: float
+) -> dict[str, Array]:
     loaded = [checkpoint.load(t.name) for t in m.members]
     if m.kept is None:
         whole = np.concatenate([dense(w) for w in loaded]) if len(loaded) > 1 else dense(loaded[0])
-        return {m.name: exact(whole)}
+        return {m.name: exact(_shifted(whole, shift) if m.members[0].role == "norm" and shift else whole)}
     parts = layout.parts(_joined(loaded, m.kept.grid), m.kept, quantized)
     return {f"{m.stem}.{part}": array for part, array in parts.items()}
 
