@@ -256,7 +256,8 @@ def _name_shards(folder: Path, shards: list[list[str]]) -> None:
     if len(shards) == 1:
         (folder / _partial(0)).replace(folder / "model.safetensors")
         return
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for i, names in enumerate(shards):
         name = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
         (folder / _partial(i)).replace(folder / name)

@@ -15,7 +15,7 @@ from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight, Weights, dense
 from edgeq.formats.sources import open_quantized, quantization_config
-from edgeq.formats.uniform import uniform
+from edgeq.formats.uniform import Array, uniform, zero_points
 from edgeq.model.hf_config import different, norm_shift
 from edgeq.model.tensors import tensors
 from edgeq.model.weights import open_source
@@ -52,16 +52,17 @@ def read_back(folder: Path, checkpoint: Weights, *, progress: Progress | None = 
 
 def _same(meant: Weight, found: Weight) -> bool:
     if not isinstance(meant, QuantizedTensor) or not isinstance(found, QuantizedTensor):
-        a, b = dense(meant), dense(found)
-        return a.shape == b.shape and bool(np.array_equal(a.view(np.uint32), b.view(np.uint32)))
+        return _same_bits(dense(meant), dense(found))
     a, b = uniform(meant), uniform(found)
-    if a.shape != b.shape or a.grid.bits != b.grid.bits or not np.array_equal(a.codes, b.codes):
+    if a.grid.bits != b.grid.bits or not np.array_equal(a.codes, b.codes):
         return False
-    if not np.array_equal(a.scales.astype(np.float32), b.scales.astype(np.float32)):
-        return False
-    middle = np.full(a.scales.shape, a.grid.levels >> 1, np.uint8)
-    zeros = [middle if q.zero_points is None else q.zero_points for q in (a, b)]
-    return bool(np.array_equal(*zeros))
+    same_zeros = bool(np.array_equal(zero_points(a), zero_points(b)))
+    return same_zeros and _same_bits(a.scales.astype(np.float32), b.scales.astype(np.float32))
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    """float32 arrays."""
+    return a.shape == b.shape and bool(np.array_equal(a.view(np.uint32), b.view(np.uint32)))
 
 
 def _input(weights: Weights, name: str) -> ActivationGrid | None:
