@@ -104,7 +104,7 @@ def packed_rows(shape: tuple[int, ...], columns: int, bits: int, where: str) -> 
     """Output channels of a `weight_packed` of this shape.
 
     Raises:
-        EdgeqError: it has other input channels, or is packed as compressed-tensors before 0.15 did.
+        EdgeqError: it has other input channels, or is packed as an older compressed-tensors did.
     """
     if len(shape) != 2 or shape[1] != words_of(columns, bits):
         raise EdgeqError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -94,6 +95,27 @@ def test_eight_bit_activations_are_computed_by_transformers(checkpoint, tmp_path
             b and (b.kind, b.bits, b.symmetric, b.zero_point)
         )
         assert a is None or a.scale is None or b.scale == np.float32(a.scale)
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_inputs_of_sixteen_bits_are_computed_by_transformers(checkpoint, tmp_path, kind):
+    """What edgeq gives a layer that 8 bits would ruin."""
+    recipe = {"bits": 8, "group_size": -1, "symmetric": True, "activations": kind, "method": "gptq"}
+    folder = tmp_path / "q"
+    shutil.copytree(checkpoint(recipe).path, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["tensors"].values():
+        if entry["activation"]:
+            entry["activation"]["bits"] = 16
+            if kind == "static":
+                zero = entry["activation"]["zero_point"] * 257
+                entry["activation"] |= {"scale": entry["activation"]["scale"] / 257, "zero_point": zero}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    made = Checkpoint.open(folder)
+    artifact = CompressedTensorsExporter().export(made, tmp_path / "out")
+    np.testing.assert_allclose(loaded(artifact.path), TorchModel(made).logits(IDS), atol=5e-3, rtol=0)
+    assert CompressedTensorsExporter().read_back(artifact, made) == []
+    assert "vLLM has no kernel" in " ".join(artifact.notes)
 
 
 class _WithoutActivations:
