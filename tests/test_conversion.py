@@ -168,6 +168,10 @@ def broken(quantized, tmp_path):
     return make
 
 
+def compressed_group(**group):
+    return {"quant_method": "compressed-tensors", "config_groups": {"a": {"targets": ["Linear"], **group}}}
+
+
 Q = "model.layers.1.self_attn.q_proj"
 
 
@@ -184,6 +188,11 @@ Q = "model.layers.1.self_attn.q_proj"
         (lambda c: {"quant_method": "auto-round", "data_type": "mx_fp"}, "AutoRound's mx_fp weights"),
         (lambda c: {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, "layout 'nvfp4"),
         (lambda c: {"quant_method": "compressed-tensors", "config_groups": {}}, "names no groups"),
+        (lambda c: {"quant_method": "compressed-tensors", "config_groups": {"a": 3}}, "a group .* is damaged"),
+        (lambda c: compressed_group(weights=4), "a group .* is damaged"),
+        (lambda c: compressed_group(weights={"num_bits": "4"}), "a group .* is damaged"),
+        (lambda c: compressed_group(output_activations={}), "quantized outputs"),
+        (lambda c: {"quant_method": "auto-round", "act_bits": "x"}, "with x-bit activations"),
         (lambda c: None, "this model is not quantized"),
     ],
 )

@@ -219,8 +219,9 @@ def _auto_round(config: Mapping[str, Any], where: object) -> Stored:
     packing = str(config.get("packing_format") or "auto_round:auto_gptq").lower()
     kind = packing.rpartition(":")[2]
     group = _group_size(config, where)
-    if str(config.get("data_type", "int")) != "int" or int(config.get("act_bits") or 16) < 16:
-        what = f"AutoRound's {config.get('data_type', 'int')} weights with {config.get('act_bits')}-bit activations"
+    acts = config.get("act_bits") or 16
+    if str(config.get("data_type", "int")) != "int" or not isinstance(acts, int) or acts < 16:
+        what = f"AutoRound's {config.get('data_type', 'int')} weights with {acts}-bit activations"
         raise EdgeqError(f"{what} can't be converted", where=where, hint=HINT)
     if kind in ("auto_awq", "awq"):
         return AwqStored("auto-round", group)
@@ -238,16 +239,30 @@ def _compressed(config: Mapping[str, Any], where: object) -> Stored:
     if layout not in known:
         raise EdgeqError(f"the compressed-tensors layout {layout!r} can't be converted", where=where, hint=HINT)
     listed = list(groups.values()) if isinstance(groups, dict) else []
-    if not listed or not all(isinstance(g, dict) for g in listed):
+    if not listed:
         raise EdgeqError("the quantization_config names no groups", where=where)
     for group in listed:
+        _check_group(group, where)
         layout = str(group.get("format") or known[0])
         if layout not in known or group.get("output_activations") is not None:
             what = f"layout {layout!r}" if layout not in known else "quantized outputs"
             raise EdgeqError(f"compressed-tensors' {what} can't be converted", where=where, hint=HINT)
-    if (config.get("transform_config") or {}).get("config_groups"):
+    transforms = config.get("transform_config")
+    if isinstance(transforms, dict) and transforms.get("config_groups"):
         raise EdgeqError("compressed-tensors' transforms at run time can't be converted", where=where, hint=HINT)
     return CompressedStored(listed)
+
+
+def _check_group(group: Any, where: object) -> None:
+    """A group is a table whose parts have the types that are relied on."""
+    good = isinstance(group, dict) and isinstance(group.get("targets", []), list)
+    for part in ("weights", "input_activations") if good else ():
+        args = group.get(part)
+        good = good and (args is None or isinstance(args, dict))
+        bits = args.get("num_bits", 8) if isinstance(args, dict) else 8
+        good = good and isinstance(bits, int) and not isinstance(bits, bool)
+    if not good:
+        raise EdgeqError("a group of the quantization_config is damaged", where=where)
 
 
 def _group_size(config: Mapping[str, Any], where: object) -> int | None:
