@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["EdgeqError", "__version__", "inspect", "load", "plan", "profile", "quantize"]
+__all__ = ["EdgeqError", "__version__", "convert", "inspect", "load", "plan", "profile", "quantize"]
 
 if TYPE_CHECKING:
-    from edgeq.api import inspect, load, plan, profile, quantize
+    from edgeq.api import convert, inspect, load, plan, profile, quantize
     from edgeq.errors import EdgeqError
 
 

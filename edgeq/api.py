@@ -109,3 +109,20 @@ def quantize(
 
     wanted = from_json(Recipe, {"model": model, **recipe})
     return run(open_source(model), wanted, Path(out), progress=progress, force=force)
+
+
+def convert(
+    source: str | Path, out: str | Path, *, progress: Progress | None = None, force: bool = False
+) -> Checkpoint:
+    """Read a quantized model of another tool's into a checkpoint, every code and scale as it is.
+
+    Args:
+        source: a folder in a GPTQ, AWQ, AutoRound or compressed-tensors layout, a GGUF file, or a hub id of the former.
+        out: the checkpoint's folder.
+
+    Raises:
+        EdgeqError: nothing there, or quantized in a way that no grid keeps; `out` exists without `force`; no space.
+    """
+    from edgeq.conversion import convert as run
+
+    return run(source, out, progress=progress, force=force)

@@ -34,6 +34,7 @@ class Artifact:
         plan: what the plan promised, for the bench to print beside the facts (may be empty).
         checkpoint: path of the neutral checkpoint it was exported from, for `edgeq verify`.
         files: name, relative or of a file that lies elsewhere, -> {"bytes": n, "sha256": hex}.
+        notes: what its user should know, a sentence each.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Artifact:
     versions: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     verify: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def total_bytes(self) -> int:
@@ -54,7 +56,8 @@ class Artifact:
 
     def to_json(self) -> dict[str, Any]:
         names = ("runtime", "name", "scheme", "model", "files", "plan", "checkpoint", "versions", "options", "verify")
-        return {"edgeq_artifact": FORMAT, **{n: getattr(self, n) for n in names}}
+        told = {"notes": self.notes} if self.notes else {}
+        return {"edgeq_artifact": FORMAT, **{n: getattr(self, n) for n in names}, **told}
 
 
 def read_artifact(path: str | Path) -> Artifact:

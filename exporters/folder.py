@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def manifest(
     facts: Mapping[str, Any] | None = None,
     plan: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Artifact:
     """Of a folder whose files are all written.
 
@@ -68,6 +69,7 @@ def manifest(
         options: what the export was asked for.
         facts: of the model, beside those that every session needs.
         versions: of the packages that wrote it, beside edgeq's.
+        notes: what its user should know, a sentence each.
     """
     scheme = getattr(checkpoint, "scheme", None)
     return Artifact(
@@ -81,6 +83,7 @@ def manifest(
         checkpoint=_origin(checkpoint),
         versions={"edgeq": __version__, **(versions or {})},
         options=dict(options),
+        notes=list(notes),
     )
 
 

@@ -157,6 +157,8 @@ def _verify(artifact: Artifact, weights: Weights, said: Console | None) -> tuple
 def _tell(artifact: Artifact, console: Console, passed: bool) -> None:
     size = f"{artifact.total_bytes / 1e6:,.1f} MB in {len(artifact.files)} files"
     console.print(f"{artifact.path}  {size}", markup=False, highlight=False, soft_wrap=True)
+    for note in artifact.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if not passed:
         console.print("[red]Do not use this artifact: its runtime computes something else.[/]", highlight=False)
     elif _runs(artifact):

@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": "What a model is made of: layers, parameters per role, KV cache per token.",
     "plan": "What fits this device, how fast it can go, and the next command.",
     "quantize": "Quantize a model into a neutral checkpoint.",
+    "convert": "Read a quantized model of another tool's into a checkpoint, without loss.",
     "export": "Turn a checkpoint into a runtime's artifact, and verify it.",
     "verify": "Compare an artifact's logits with its checkpoint's.",
     "eval": "What a quantized model lost: KL divergence and perplexity against the original.",

@@ -18,9 +18,10 @@ from edgeq.checkpoint.open import open_weights
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
+from edgeq.formats.sources import open_quantized, quantized_folder
 from edgeq.model.tensors import parameters
 from edgeq.model.tokenizer import open_tokenizer
-from edgeq.registry import Session, runtime
+from edgeq.registry import Session, names, runtime
 
 Logits = npt.NDArray[np.float32]
 Tick = Callable[[float], None]  # passes done, in whole sequences
@@ -58,14 +59,18 @@ class Measured(ABC):
 
 
 def open_model(ref: str | Path) -> Measured:
-    """A folder of `edgeq export` or `edgeq quantize`, a model folder, a GGUF file or a hub id.
+    """A folder of `edgeq export` or `edgeq quantize`, a model folder (quantized by another tool, perhaps), a GGUF file
+    or a hub id.
 
     Raises:
         EdgeqError: it is none of them, is damaged, or its runtime is not installed.
     """
-    if (Path(ref).expanduser() / MANIFEST).is_file():
-        return ArtifactModel(read_artifact(Path(ref).expanduser()))
-    return WeightsModel(open_weights(ref))
+    path = Path(ref).expanduser()
+    if (path / MANIFEST).is_file():
+        artifact = read_artifact(path)
+        if artifact.runtime in names("edgeq.runtimes") or not quantized_folder(path):
+            return ArtifactModel(artifact)
+    return WeightsModel(open_quantized(path) if quantized_folder(path) else open_weights(ref))
 
 
 class ArtifactModel(Measured):

@@ -168,7 +168,7 @@ class FolderWeights(SourceWeights):
         return EdgeqError(
             f"this model is quantized already ({name} as {how})",
             where=self.folder,
-            hint="Start from its float original",
+            hint="Start from its float original, or take it as it is: `edgeq convert`",
         )
 
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import __version__
 from edgeq.artifact import sha256
 from edgeq.checkpoint.activation import ActivationGrid
-from edgeq.checkpoint.manifest import FORMAT, MANIFEST, FileEntry, Manifest, StoredTensor
-from edgeq.checkpoint.store import TOKENIZER, Checkpoint
+from edgeq.checkpoint.manifest import FORMAT, MANIFEST, Manifest, StoredTensor
+from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.weights import Weights, dense
+from edgeq.checkpoint.write import versions, write_tokenizer
 from edgeq.errors import EdgeqError
-from edgeq.files import write_bytes, write_json
+from edgeq.files import write_json
 from edgeq.jsonable import to_json
 from edgeq.model.spec import refuse_estimate
 from edgeq.model.tensors import parameters
@@ -150,13 +150,13 @@ def _finish_files(
     origin: dict[str, Any],
 ) -> None:
     """Tokenizer and manifest."""
-    files = {d.shard: d.file for d in log.done.values()} | _write_tokenizer(tokenizer, weights.spec.name, work)
+    files = {d.shard: d.file for d in log.done.values()} | write_tokenizer(tokenizer, weights.spec.name, work)
     manifest = Manifest(
         recipe=recipe_json(recipe),
         scheme=recipe.scheme,
         spec=weights.spec,
         source=origin,
-        versions=_versions(),
+        versions=versions(),
         tensors=_stored(plan, log, recipe),
         files={name: files[name] for name in sorted(files)},
         calibration=None if text is None else text.describe(),
@@ -237,30 +237,15 @@ def _just_finished(out: Path, recipe: Recipe) -> Checkpoint | None:
     return made if made.manifest.recipe == recipe_json(recipe) else None
 
 
-def _write_tokenizer(files: Mapping[str, Path | bytes], model: str, work: Path) -> dict[str, FileEntry]:
-    found = {}
-    for name, content in files.items():
-        if Path(name).name != name:
-            raise EdgeqError(f"a tokenizer file can't be named {name!r}", where=model)
-        path = work / TOKENIZER / name
-        write_bytes(path, content if isinstance(content, bytes) else content.read_bytes())
-        found[f"{TOKENIZER}/{name}"] = FileEntry(path.stat().st_size, sha256(path))
-    return found
-
-
 def _fingerprint(source: Weights, recipe: Recipe, origin: dict[str, Any]) -> str:
     """Whatever changes the bytes of a shard changes this."""
-    parts = [FORMAT, recipe_json(recipe), to_json(source.spec), origin, _versions()]
+    parts = [FORMAT, recipe_json(recipe), to_json(source.spec), origin, versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _key(key: str, text: Calibration | None, grids: Any = None) -> str:
     parts = [key, None if text is None else text.fingerprint, grids]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    return {"edgeq": __version__, "numpy": np.__version__}
 
 
 def _silent(done: int, total: int, what: str) -> None:

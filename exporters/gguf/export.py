@@ -20,7 +20,6 @@ from edgeq.decoder.decoder import check_supported
 from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
 from edgeq.exporters.folder import grid_of, manifest, positions, rope_switch, write_tokenizer
-from edgeq.exporters.gguf.blocks import to_blocks
 from edgeq.exporters.gguf.expressible import check_expressible, graph
 from edgeq.exporters.gguf.metadata import deviations, metadata, rope_factors
 from edgeq.exporters.gguf.modelfile import modelfile
@@ -28,6 +27,7 @@ from edgeq.exporters.gguf.storable import FLOATS, as_blocks, ggml_type, refuses
 from edgeq.exporters.gguf.ternary import TYPES, ternary_blocks
 from edgeq.exporters.gguf.vocabulary import vocabulary
 from edgeq.files import new_folder, write_bytes, write_json
+from edgeq.formats.ggml_blocks import to_blocks
 from edgeq.model.ggml import GGML_TYPES
 from edgeq.model.names import gguf_permuted, gguf_slices
 from edgeq.model.spec import Attention, ModelSpec

@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.errors import EdgeqError
-from edgeq.estimate.ggml import BLOCKS
+from edgeq.model.ggml import GGML_TYPES
 from edgeq.scheme import GGML_GRIDS, Grid
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 HALF = np.dtype("<f2")
+_BLOCK_BYTES = {t.name: t.block_bytes for t in GGML_TYPES.values()}
 
 
 @dataclass(slots=True)
@@ -195,7 +196,7 @@ def from_blocks(data: Bytes, ggml_type: str, columns: int) -> QuantizedTensor:
     if grid is None:
         raise EdgeqError(f"blocks of type {ggml_type} can't be read", hint=f"Readable: {', '.join(GGML_GRIDS)}")
     per_row = _blocks_of(grid, columns)
-    n_bytes = BLOCKS[ggml_type][1]
+    n_bytes = _BLOCK_BYTES[ggml_type]
     if data.ndim != 2 or data.dtype != np.uint8 or data.shape[1] != per_row * n_bytes:
         expected = f"{per_row * n_bytes} bytes a row"
         raise EdgeqError(f"{columns} weights of type {ggml_type} are {expected}, not {data.shape[-1]} {data.dtype}")

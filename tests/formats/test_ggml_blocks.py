@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, quants
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.errors import EdgeqError
 from edgeq.estimate.ggml import BLOCKS
-from edgeq.exporters.gguf.blocks import from_blocks, pack, to_blocks, unpack
+from edgeq.formats.ggml_blocks import from_blocks, pack, to_blocks, unpack
 from edgeq.scheme import GGML_GRIDS, Grid, int_grid
 
 COLUMNS = 512
