@@ -76,8 +76,7 @@ class Cache:
         if group == 1:
             return x
         apart = out(op.unsqueeze(x, integers(2)))
-        target = joined([integers(1, 1, group, 1, 1)], 0)
-        wide = out(op.broadcast(apart, target, broadcast_spec="BIDIRECTIONAL"))
+        wide = out(op.broadcast(apart, integers(1, 1, group, 1, 1), broadcast_spec="BIDIRECTIONAL"))
         return reshape(wide, 0, spec.heads, -1, spec.head_dim)
 
     def _hiding(self, window: int | None) -> Value:
@@ -86,14 +85,33 @@ class Cache:
             total, tokens = scalar(self._total), scalar(self._tokens)
             keys = steps(constant(0, np.int64), total)
             queries = out(op.unsqueeze(steps(out(op.subtract(total, tokens)), total), integers(1)))
-            seen = out(op.less_equal(keys, queries))
-            if window is not None:
-                recent = out(op.greater(keys, out(op.subtract(queries, constant(window, np.int64)))))
-                seen = out(op.logical_and(seen, recent))
+            past = out(op.less_equal(keys, queries))
             real = out(op.unsqueeze(out(op.convert(self._mask, "boolean")), integers(1, 2)))
-            both = out(op.logical_and(real, seen))
-            self._masks[window] = out(op.select(both, number(0.0), number(_HIDDEN)))
+            if window is None:
+                self._masks[window] = _scores(out(op.logical_and(real, past)))
+            else:
+                recent = out(op.greater(keys, out(op.add(queries, constant(-window, np.int64)))))
+                self._masks[window] = self._windowed(recent, past, real)
         return self._masks[window]
+
+    def _windowed(self, recent: Value, past: Value, real: Value) -> Value:
+        """The mask of a sliding window, in the form that gpt-oss has in optimum-intel.
+
+        openvino-genai replaces attention by its paged kind, which takes no mask, and knows a window by this form only:
+        in any other it would see all keys, without a word. Hence conjunctions with what is true, and a slice of all.
+        """
+        true = constant(True)
+        seen = recent
+        for before, after in ((true, None), (None, past), (true, None), (None, real)):
+            seen = out(op.bitwise_and(*(x for x in (before, seen, after) if x is not None)))
+        batch = size(self._mask, 0)
+        wide = out(op.broadcast(seen, joined([batch, integers(1), self._tokens, self._total], 0)))
+        return out(op.slice(_scores(wide), integers(0), self._total, integers(1), integers(3)))
+
+
+def _scores(seen: Value) -> Value:
+    """What is added to the scores."""
+    return out(op.select(seen, number(0.0), number(_HIDDEN)))
 
 
 def heads_first(x: Value, width: int) -> Value:

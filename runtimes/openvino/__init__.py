@@ -17,7 +17,6 @@ FILE = "openvino_model.xml"
 _DEFAULT_CONTEXT = 4096
 _DEVICES = ("cpu", "gpu")
 _PRECISIONS = ("f32", "bf16", "f16")
-_PLAIN = ("fp32", "fp16", "bf16")  # schemes whose matrices are not compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,8 @@ class OpenOptions:
         threads: threads of the CPU's kernels; None: the physical cores this process may use.
         chunk: prompt tokens per inference; None: chosen so that their logits stay below 64 MiB.
         device: `cpu` or `gpu`; None: what the artifact was exported for where this machine has it, else the CPU.
-        precision: of the arithmetic between the matrices: `f32`, `bf16`, `f16`; None: the device's own choice where
-            inputs are rounded to 8 bits anyway, f32 where the artifact keeps them float.
+        precision: of the arithmetic between the matrices: `f32`, `bf16`, `f16`; None: f32 on the CPU, where it costs
+            nothing to decode, the plugin's own choice elsewhere.
     """
 
     context: int | None = None
@@ -93,7 +92,7 @@ class OpenVinoRuntime:
             chunk=settings.chunk,
             device=settings.device,
             wanted_device=str(artifact.options.get("device", "cpu")),
-            precision=settings.precision or (None if _rounds_inputs(artifact) else "f32"),
+            precision=settings.precision,
             long=switch is not None and context > switch,
         )
         return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
@@ -101,11 +100,6 @@ class OpenVinoRuntime:
     def probe(self) -> list[KernelRate]:
         """No rates yet: speeds on OpenVINO are expected from the machine's bandwidth alone."""
         return []
-
-
-def _rounds_inputs(artifact: Artifact) -> bool:
-    """Matrices are compressed and their inputs rounded to 8 bits: then float32 between them gains nothing."""
-    return artifact.scheme not in _PLAIN and artifact.options.get("dynamic_quantization") != 0
 
 
 def _positive(value: Any) -> int | None:

@@ -33,7 +33,8 @@ def open_engine(
 
     Args:
         device: `cpu` or `gpu`, refused where it is not; None: `wanted_device` where it is, else the CPU.
-        precision: `f32`, `bf16` or `f16` for what is not compressed; None: the plugin chooses.
+        precision: `f32`, `bf16` or `f16` for what is not compressed; None: f32 on the CPU, else the plugin's
+            choice.
         long: the sequence may fill the whole context; see `edgeq.runtimes.openvino.model.read_model`.
 
     Raises:
@@ -66,6 +67,7 @@ def _properties(place: str, threads: int, precision: str | None) -> dict[str, An
     found: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if place == "CPU":
         found |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        precision = precision or "f32"
     return found if precision is None else found | {"INFERENCE_PRECISION_HINT": precision}
 
 
@@ -93,6 +95,8 @@ class OpenVinoEngine:
         self._vocab_size = vocab_size
         self._request: Any = compiled.create_infer_request()
         self._position = 0
+        self._fed: list[int] = []
+        self._trims = _can_trim(compiled)
         # Bound by address: these arrays live as long as the tensors over them do.
         self._token = np.zeros((1, 1), np.int64)
         self._place = np.zeros((1, 1), np.int64)
@@ -110,7 +114,7 @@ class OpenVinoEngine:
     def decode(self, token: int) -> npt.NDArray[np.float32]:
         self._check((token,))
         self._token[0, 0], self._place[0, 0], self._from[0] = token, self._position, 0
-        last: npt.NDArray[np.float32] = self._run(*self._one, 1)[0]
+        last: npt.NDArray[np.float32] = self._run((token,), *self._one)[0]
         return last
 
     def prefill(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -125,13 +129,17 @@ class OpenVinoEngine:
     def rewind(self, position: int) -> None:
         if not 0 <= position <= self._position:
             raise ValueError(f"cannot rewind to {position}, the cache holds {self._position} tokens")
-        if position == 0:
+        if position == self._position == len(self._fed):  # an interrupt (Ctrl-C) may have left the two apart
+            return
+        if position == 0 or not self._trims:
             self._open().reset_state()
-        elif position < self._position:
-            for state in self._open().query_state():
-                kept = np.ascontiguousarray(state.state.data[:, :, :position])
-                state.state = ov.Tensor(kept)
-        self._position = position
+            again, self._position, self._fed = self._fed[:position], 0, []
+            for at in range(0, position, self.chunk):
+                self.prefill(again[at : at + self.chunk])
+            return
+        for state in self._open().query_state():
+            state.state = ov.Tensor(np.ascontiguousarray(state.state.data[:, :, :position]))
+        self._position, self._fed = position, self._fed[:position]
 
     def close(self) -> None:
         """Free the weights and the cache; the engine is of no use after."""
@@ -144,12 +152,12 @@ class OpenVinoEngine:
         end = self._position + len(ids)
         tokens = np.array([ids], np.int64)
         places = np.ascontiguousarray(self._positions[:, self._position : end])
-        return self._run(ov.Tensor(tokens), ov.Tensor(places), len(ids))
+        return self._run(ids, ov.Tensor(tokens), ov.Tensor(places))
 
-    def _run(self, tokens: ov.Tensor, places: ov.Tensor, count: int) -> npt.NDArray[np.float32]:
-        """One inference that appends `count` tokens: the request's own logits, float32 (wanted, vocab)."""
+    def _run(self, ids: Sequence[int], tokens: ov.Tensor, places: ov.Tensor) -> npt.NDArray[np.float32]:
+        """One inference that appends `ids`: the request's own logits, float32 (wanted, vocab)."""
         request = self._open()
-        end = self._position + count
+        end = self._position + len(ids)
         if end > self.context:
             raise EdgeqError(f"{end} tokens do not fit into the context of {self.context}")
         request.set_tensor("input_ids", tokens)
@@ -160,6 +168,7 @@ class OpenVinoEngine:
         except Exception as error:  # openvino's errors share no other base
             raise EdgeqError(f"OpenVINO failed to run the model: {short(error)}") from error
         self._position = end
+        self._fed.extend(ids)
         rows: npt.NDArray[np.float32] = request.get_output_tensor(0).data[0]
         return rows
 
@@ -172,6 +181,18 @@ class OpenVinoEngine:
         for token in ids:
             if not 0 <= token < self._vocab_size:
                 raise EdgeqError(f"token {token} is not in the model's vocabulary of {self._vocab_size}")
+
+
+def _can_trim(compiled: ov.CompiledModel) -> bool:
+    """Whether the cache may be set to a part of itself.
+
+    A 4-bit one may not: OpenVINO 2026.4 writes beyond its memory then. Its tokens are fed again instead.
+    """
+    try:
+        kept: Any = compiled.get_property("KV_CACHE_PRECISION")
+    except RuntimeError:  # a plugin without that choice
+        return True
+    return str(kept.get_type_name()) != "u4"
 
 
 def _default_chunk(vocab_size: int) -> int:
