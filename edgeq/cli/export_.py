@@ -32,10 +32,14 @@ def command(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
     device: str | None = typer.Option(
-        None, "--device", help="openvino: cpu [default], gpu or npu, whose limits are checked before anything is written."
+        None,
+        "--device",
+        help="openvino: cpu [default], gpu or npu, whose limits are checked before anything is written.",
     ),
     kv_dtype: str | None = typer.Option(
-        None, "--kv-dtype", help="How the key/value cache is stored (openvino: u8 [default on a CPU], u4, bf16, f16, f32)."
+        None,
+        "--kv-dtype",
+        help="How the key/value cache is stored (openvino: u8 [default on a CPU], u4, bf16, f16, f32).",
     ),
     dynamic_quantization: int | None = typer.Option(
         None,

@@ -23,7 +23,7 @@ FLOAT = ("fp16", "fp32")
 
 METHODS = {"rtn", "none", "hqq", "gptq", "qronos", "awq", "autoround", "smoothquant"}  # what `edgeq quantize` does
 TEXTLESS = {"rtn", "none", "hqq"}  # of these, what needs no calibration text: done at the speed of the disk
-TARGETS = {"onnxruntime/cpu", "onnxruntime/android"}  # what `edgeq export` writes for today
+TARGETS = {"onnxruntime/cpu", "onnxruntime/android", "openvino/cpu"}  # what `edgeq export` writes for today
 
 
 def schemes() -> tuple[Scheme, ...]:
@@ -36,11 +36,11 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     if target.startswith("llamacpp/"):
         return "today edgeq only writes such files (`--grid gguf-...`, `edgeq export --to gguf`)"
     if target not in TARGETS:
-        return "today edgeq exports to ONNX Runtime on a processor"
+        return "today edgeq exports to ONNX Runtime and OpenVINO on a processor"
     if not METHODS.issuperset(scheme.method.split("+")):
         return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
     if scheme.act_bits != 16:
-        return "today edgeq quantizes and measures 8-bit activations, but exports none"
+        return "the plan makes no 8-bit activations yet; `edgeq quantize --activations` and `edgeq export --to openvino` do"
     if scheme.linear.kind == "float":
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not spec.dense:

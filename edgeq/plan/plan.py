@@ -228,8 +228,10 @@ def next_commands(spec: ModelSpec, best: Candidate) -> tuple[str, ...]:
     folder = shlex.quote(f"{model.rstrip('/').rsplit('/', 1)[-1].removesuffix('.gguf')}-{best.scheme.name}")
     options = [f"--method {best.scheme.method}"] if best.scheme.method != "rtn" else []
     options += [f"--bits {grid.bits}", f"--group-size {grid.group_size}", *(["--symmetric"] if grid.symmetric else [])]
-    make = (f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}", f"edgeq export {folder}")
-    return make if best.target.endswith("/android") else (*make, f"edgeq bench {folder}-onnx")
+    exporter = best.target.split("/")[0].replace("onnxruntime", "onnx")
+    to = "" if exporter == "onnx" else f" --to {exporter}"
+    make = (f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}", f"edgeq export {folder}{to}")
+    return make if best.target.endswith("/android") else (*make, f"edgeq bench {folder}-{exporter}")
 
 
 def source(spec: ModelSpec) -> str:

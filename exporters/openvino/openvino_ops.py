@@ -22,7 +22,7 @@ from edgeq.exporters.openvino.spool import Spool
 from edgeq.exporters.openvino.storable import check
 from edgeq.model.spec import MLP, Attention, ModelSpec
 from edgeq.model.tensors import tensors
-from edgeq.scheme import Grid
+from edgeq.scheme import F32, Grid
 
 LOGITS_INPUT = "logits_input"  # name of the value that the head multiplies: a runtime may cut it to the last token
 
@@ -134,7 +134,8 @@ class OpenVinoOps:
 
     def _load(self, name: str) -> tuple[Weight, Grid]:
         weight = self._weights.load(name)
-        grid = weight.grid if isinstance(weight, QuantizedTensor) else grid_of(self._weights, self._specs[name])
+        planned = grid_of(self._weights, self._specs[name])
+        grid = weight.grid if isinstance(weight, QuantizedTensor) else planned if planned.kind == "float" else F32
         check(grid, weight.shape[1], name)
         return weight, grid
 

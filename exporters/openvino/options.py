@@ -79,25 +79,27 @@ def _dynamic(checkpoint: Weights, wanted: int | None) -> int:
     two_bits = any(g.kind != "float" and layout(g, max(1, g.group_size)).type == "u2" for g in grids)
     if two_bits and wanted:
         raise EdgeqError(
-            "OpenVINO 2026.4 returns garbage for 2-bit weights with dynamic quantization",
+            "OpenVINO 2026.4 crashes or returns nothing on 2-bit weights with dynamic quantization",
             where=checkpoint.spec.name,
             hint="Leave it out: it is turned off for them",
         )
-    if wanted == 0 and _has_dynamic_inputs(checkpoint):
+    inputs = _input_grids(checkpoint)
+    if wanted == 0 and "dynamic" in inputs:
         raise EdgeqError(
             "this checkpoint's inputs are rounded to 8 bits at run time, which is what dynamic quantization does",
             where=checkpoint.spec.name,
             hint="Leave it on, or quantize with --activations float",
         )
-    return 0 if two_bits else _GROUP if wanted is None else wanted
+    # Static inputs have their grids in the graph: what else would be rounded is what the checkpoint leaves float.
+    off = two_bits or "static" in inputs
+    return wanted if wanted is not None else 0 if off else _GROUP
 
 
-def _has_dynamic_inputs(checkpoint: Weights) -> bool:
+def _input_grids(checkpoint: Weights) -> set[str]:
+    """The kinds of grids that linear layers' inputs are rounded to."""
     asked = getattr(checkpoint, "activation", None)
-    if asked is None:
-        return False
-    found = (asked(t.name) for t in tensors(checkpoint.spec) if t.linear)
-    return any(grid is not None and grid.kind == "dynamic" for grid in found)
+    found = () if asked is None else (asked(t.name) for t in tensors(checkpoint.spec) if t.linear)
+    return {grid.kind for grid in found if grid is not None}
 
 
 def _linear_grids(checkpoint: Weights) -> set[Grid]:
@@ -112,14 +114,9 @@ def _unfit(checkpoint: Weights, device: str) -> Iterator[tuple[str, str]]:
         inner = {grid_of(checkpoint, t) for t in tensors(spec) if t.linear and t.role != "head"}
         if not all(g.kind == "int" and g.bits == 4 and g.symmetric and g.group_size in (-1, 128) for g in inner):
             yield "it takes symmetric int4 in groups of 128 or whole rows only", "--grid int4-g128-sym"
-        if _has_static_inputs(checkpoint):
+        if _input_grids(checkpoint):
             yield "its compiler takes no rounded inputs of an LLM", "Quantize with --activations float"
     if device == "gpu":
         types = {layout(g, max(1, g.group_size)).type for g in _linear_grids(checkpoint) if g.kind != "float"}
         for kind in sorted(types - set(_GPU_TYPES)):
             yield f"it keeps no {kind} weights compressed", "Quantize to int4 or int8"
-
-
-def _has_static_inputs(checkpoint: Weights) -> bool:
-    asked = getattr(checkpoint, "activation", None)
-    return asked is not None and any(asked(t.name) is not None for t in tensors(checkpoint.spec) if t.linear)

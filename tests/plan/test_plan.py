@@ -31,11 +31,21 @@ def test_recommended_is_what_edgeq_can_make_and_its_commands_exist(make, laptop_
 
     plan = make(laptop_of(16), "7B")
     best = plan.recommended
-    assert best is not None and best.not_yet is None and best.target == "onnxruntime/cpu"
+    assert best is not None and best.not_yet is None and best.target in {"onnxruntime/cpu", "openvino/cpu"}
     assert best.scheme.method not in {"llama.cpp", "smoothquant"}
     assert [c.split()[1] for c in plan.next_commands] == ["quantize", "export", "bench"]
     assert all(c.split()[1] in COMMANDS for c in plan.next_commands)
     assert "Qwen/Qwen2.5-7B" in plan.next_commands[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "export", "artifact"),
+    [("onnxruntime/cpu", "", "-onnx"), ("openvino/cpu", " --to openvino", "-openvino")],
+)
+def test_the_commands_export_to_the_target(make, laptop_of, target, export, artifact):
+    commands = make(laptop_of(16), "7B", targets=(target,)).next_commands
+    folder = commands[0].split()[-1]
+    assert commands[1:] == (f"edgeq export {folder}{export}", f"edgeq bench {folder}{artifact}")
 
 
 def test_the_command_makes_the_scheme_that_was_planned(make, laptop_of):
