@@ -40,7 +40,7 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     if not METHODS.issuperset(scheme.method.split("+")):
         return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
     if scheme.act_bits != 16:
-        return "the plan makes no 8-bit activations yet; `edgeq quantize --activations` and `edgeq export --to openvino` do"
+        return "the plan makes no 8-bit activations; `edgeq quantize --activations` and OpenVINO's exporter do"
     if scheme.linear.kind == "float":
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not spec.dense:

@@ -61,8 +61,10 @@ class Matrices:
         """Rows of an embedding; `tied_product` may then use the same stored matrix."""
         stored = self._store(layout(grid, weight.shape[1]), [weight])
         self._stored[name] = stored
-        unpacked = stored.form.quantized and stored.form.type not in ROWS_COMPRESSED
-        return named(self._unpacked_rows(ids, stored) if unpacked else _gather(_matrix(stored), ids), name)
+        if not stored.form.quantized or stored.form.type in ROWS_COMPRESSED:
+            return named(_gather(_matrix(stored), ids), name)
+        assert isinstance(weight, QuantizedTensor)
+        return named(self._unpacked_rows(ids, stored, weight), name)
 
     def tied_product(self, x: Value, name: str) -> Value:
         """`x @ stored.T`: the same constants, converted once more, since what is shared would be computed each time."""
@@ -90,10 +92,11 @@ class Matrices:
         scales = self._spool.write(packing.scales(w, form) for w in quantized)
         return Stored(form, rows, data, codes, zeros, self._spool.constant(form.scale, single, scales))
 
-    def _unpacked_rows(self, ids: Value, stored: Stored) -> Value:
+    def _unpacked_rows(self, ids: Value, stored: Stored, weight: QuantizedTensor) -> Value:
         """Rows of a table of a type that the plugins would unpack as a whole: its bytes are looked up, then its codes.
 
-        The bytes are a second constant in the graph, but the same ones in the file.
+        The bytes are a second constant in the graph, but the same ones in the file. Zero points, which lie across
+        bytes, are there once more, one a byte.
         """
         form, bits = stored.form, TYPE_BITS[stored.form.type]
         each = 8 // bits
@@ -107,6 +110,10 @@ class Matrices:
         columns = joined([out(op.unsqueeze(c, integers(-1))) for c in codes], -1)
         table = packing.table(form.type) - np.float32(form.middle or 0)
         x = out(op.gather(constant(table), reshape(columns, 0, 0, form.blocks, form.block), constant(0, np.int64)))
+        if form.zeros:
+            zeros = self._spool.write([packing.zero_points(weight, form)])
+            found = _gather(self._spool.constant("u8", (stored.rows, form.blocks), zeros), ids)
+            x = out(op.subtract(x, reshape(_floats(found), 0, 0, form.blocks, 1)))
         assert stored.scales is not None
         scales = reshape(_floats(_gather(stored.scales, ids)), 0, 0, form.blocks, 1)
         return reshape(out(op.multiply(x, scales)), 0, 0, form.columns)
