@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
-Value = ov.Output
+Value: TypeAlias = Any  # an `ov.Output`, whose class mypy does not see
 
 
-def constant(value: npt.ArrayLike, dtype: npt.DTypeLike = None) -> Value:
+def constant(value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Value:
     return op.constant(np.asarray(value, dtype)).output(0)
 
 
@@ -65,8 +65,3 @@ def scalar(x: Value) -> Value:
 
 def steps(start: Value, stop: Value) -> Value:
     return out(op.range(start, stop, constant(1, np.int64), "i64"))
-
-
-def info(model: ov.Model, name: str, value: Any) -> None:
-    """A property that the plugins take from the file."""
-    model.set_rt_info(str(value), ["runtime_options", name])
