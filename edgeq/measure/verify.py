@@ -156,7 +156,7 @@ def activation_path(artifact: Artifact) -> Literal["float", "int8"]:
     options = artifact.options
     quantized = artifact.scheme not in ("fp32", "fp16", "bf16")
     rounds = int(options.get("accuracy_level") or 0) == 4 or int(options.get("dynamic_quantization") or 0) > 0
-    fast = quantized and (rounds or artifact.scheme.startswith("w8a8"))
+    fast = quantized and (rounds or artifact.scheme.startswith("w8a8") or "-a8-" in artifact.scheme)
     return "int8" if fast or str(options.get("kv_dtype", "")) in NARROW_CACHES else "float"
 
 

@@ -85,6 +85,12 @@ def test_logits_are_those_of_transformers_in_one_pass_and_step_by_step(tiny, tmp
     reference.step([5], cache)
     for part in (IDS[:7], *([i] for i in IDS[7:])):
         np.testing.assert_allclose(runner.step(part), reference.step(part, cache), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["llama-bias", "gemma2", "olmo2"])
+def test_float_weights_biases_and_norms_are_read_back(tiny, tmp_path: Path, name: str) -> None:
+    model = tiny(name)
+    artifact = exporter("openvino").export(model.weights, tmp_path / "out")
     assert exporter("openvino").read_back(artifact, model.weights) == []
 
 
