@@ -63,7 +63,7 @@ def refuses(grid: Grid) -> str | None:
     if grid.bits in _WIDER:
         return f"OpenVINO has no {grid.bits}-bit type: quantize to {_WIDER[grid.bits]} bits, which it would take anyway"
     if grid.zero == "float":
-        return "OpenVINO's kernels take zero points that are integers only: quantize with --zero int"
+        return "OpenVINO's kernels take zero points that are integers only: quantize with --grid int"
     return None
 
 
