@@ -113,7 +113,8 @@ def _unfit(checkpoint: Weights, device: str) -> Iterator[tuple[str, str]]:
     if device == "npu":
         inner = {grid_of(checkpoint, t) for t in tensors(spec) if t.linear and t.role != "head"}
         if not all(g.kind == "int" and g.bits == 4 and g.symmetric and g.group_size in (-1, 128) for g in inner):
-            yield "it takes symmetric int4 in groups of 128 or whole rows only", "Quantize with --bits 4 --group-size 128 --symmetric"
+            hint = "Quantize with --bits 4 --group-size 128 --symmetric"
+            yield "it takes symmetric int4 in groups of 128 or whole rows only", hint
         if _input_grids(checkpoint):
             yield "its compiler takes no rounded inputs of an LLM", "Quantize with --activations float"
     if device == "gpu":
