@@ -48,9 +48,10 @@ PACKAGES = (
     Wanted("gguf", "gguf", "quantize", "GGUF models as a source"),
     Wanted("sentencepiece", "sentencepiece", "quantize", "models that ship only a tokenizer.model"),
     Wanted("onnx", "onnx", "onnx", "`edgeq export`"),
-    Wanted("openvino", "openvino", "openvino", "Intel GPUs and NPUs"),
+    Wanted("openvino", "openvino", "openvino", "exporting to and running OpenVINO; Intel GPUs and NPUs"),
     Wanted("textual", "textual", "tui", "the wizard"),
     Wanted("onnxruntime-genai", "onnxruntime_genai", None, "a second runtime for the same artifact"),
+    Wanted("openvino-tokenizers", "openvino_tokenizers", None, "tokenizers in OpenVINO exports, for openvino-genai"),
     Wanted("transformers", "transformers", None, "checking edgeq's decoder against its own"),
     Wanted("xllamacpp", "xllamacpp", "llamacpp", "running GGUF models with llama.cpp"),
 )

@@ -37,6 +37,21 @@ def command(
     ternary_type: str | None = typer.Option(
         None, "--ternary-type", help="gguf: tq2_0 [default, fast] or tq1_0 (smaller) for ternary weights."
     ),
+    device: str | None = typer.Option(
+        None,
+        "--device",
+        help="openvino: cpu [default], gpu or npu, whose limits are checked before anything is written.",
+    ),
+    kv_dtype: str | None = typer.Option(
+        None,
+        "--kv-dtype",
+        help="How the key/value cache is stored (openvino: u8 [default on a CPU], u4, bf16, f16, f32).",
+    ),
+    dynamic_quantization: int | None = typer.Option(
+        None,
+        "--dynamic-quantization",
+        help="openvino: channels that share a scale where inputs are rounded to 8 bits [default: 32]; 0: not rounded.",
+    ),
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
@@ -54,7 +69,15 @@ def command(
     chosen = exporter(to)
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
-    given = {"accuracy_level": accuracy_level, "context": context, "dtype": dtype, "ternary_type": ternary_type}
+    given = {
+        "accuracy_level": accuracy_level,
+        "context": context,
+        "dtype": dtype,
+        "ternary_type": ternary_type,
+        "device": device,
+        "kv_dtype": kv_dtype,
+        "dynamic_quantization": dynamic_quantization,
+    }
     options = _known(chosen, {name: value for name, value in given.items() if value is not None})
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)

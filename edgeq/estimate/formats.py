@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
 
-_FLOAT_BYTES = {"onnxruntime": 4}  # norms, biases, routers: the exported ONNX graph computes in float32
+_FLOAT_BYTES = {"onnxruntime": 4, "openvino": 4}  # norms, biases, routers: the exported graphs compute in float32
 
 
 def runtime_of(target: str | None) -> str | None:
@@ -35,8 +36,9 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
     - onnxruntime: `MatMulNBits` (contrib operator's documentation): codes (rows, G, g*bits/8) with the last block
       padded, float32 scales (rows, G), zero points of `bits` bits packed per row; a block is the largest the kernels
       take that divides the group, 128 where a whole row shares a scale; float matrices are float32.
-    - openvino: codes of 4 or 8 bits packed over the whole tensor (other widths take the next of the two),
-      f16 scales, zero points with the width of the codes.
+    - openvino: codes of 2, 4 or 8 bits packed over the whole tensor (other widths take the next of these), scales in
+      the grid's dtype, zero points with the width of the codes; a group that does not divide the row is split into
+      equal ones that do.
     - others (compressed-tensors and the neutral checkpoint): codes packed per row into whole 32-bit words, scales in
       the grid's dtype, zero points likewise packed.
     """
@@ -48,15 +50,18 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
     size = columns if grid.group_size == -1 else grid.group_size
     if runtime == "onnxruntime":
         size = block_size(grid)
+    if runtime == "openvino":
+        size = math.gcd(size, columns)
     groups = _ceil(columns, size)
     stored_zeros = 0 if grid.zero == "none" else rows * groups
     if runtime == "onnxruntime":
         zeros = rows * _ceil(groups * grid.bits, 8) if grid.zero == "int" else 4 * stored_zeros
         return rows * groups * _ceil(size * grid.bits, 8) + 4 * rows * groups + zeros
     if runtime == "openvino":
-        bits = 4 if grid.bits <= 4 else 8
-        zeros = _ceil(stored_zeros * bits, 8) if grid.zero == "int" else 2 * stored_zeros
-        return _ceil(rows * columns * bits, 8) + 2 * rows * groups + zeros
+        bits = next(b for b in (2, 4, 8) if grid.bits <= b)
+        scale = 4 if grid.scale_dtype == "f32" or grid.super_size is not None else 2
+        zeros = _ceil(stored_zeros * bits, 8) if grid.zero == "int" else scale * stored_zeros
+        return _ceil(rows * columns * bits, 8) + scale * rows * groups + zeros
     scale = 2 if grid.scale_dtype == "f16" else 4
     if grid.super_size is not None:  # scales are codes of one byte
         return 4 * rows * _ceil(columns * grid.bits, 32) + rows * (groups + scale)

@@ -53,6 +53,7 @@ class Limits:
     random_kl: float
 
 
+NARROW_CACHES = ("u8", "i8", "int8", "u4", "int4")  # cache dtypes whose rounding is felt like that of 8-bit inputs
 FLOAT_LIMITS = Limits(mean_kl=1e-4, top1=0.98, random_kl=1e-3)
 INT8_LIMITS = Limits(mean_kl=0.05, top1=0.85, random_kl=0.6)
 
@@ -148,11 +149,20 @@ def judge_steps(steps: Divergence | None, limits: Limits) -> Iterator[str]:
 
 
 def activation_path(artifact: Artifact) -> Literal["float", "int8"]:
-    """Whether the artifact's matmuls round their inputs to 8 bits."""
-    quantized = artifact.scheme not in ("fp32", "fp16", "bf16")
+    """Whether the artifact rounds what flows through it to 8 bits or less: the inputs of its matmuls, or its cache.
+
+    The options of its export say so: `accuracy_level` 4, `dynamic_quantization` in groups (both for compressed
+    matrices only), or a `kv_dtype` of 8 bits or less.
+    """
     options = artifact.options
-    rounded = int(options.get("accuracy_level", 0)) == 4 or int(options.get("activation_bits", 32)) == 8
-    return "int8" if quantized and (rounded or artifact.scheme.startswith("w8a8")) else "float"
+    quantized = artifact.scheme not in ("fp32", "fp16", "bf16")
+    rounds = (
+        int(options.get("accuracy_level") or 0) == 4
+        or int(options.get("activation_bits") or 32) == 8
+        or int(options.get("dynamic_quantization") or 0) > 0
+    )
+    fast = quantized and (rounds or artifact.scheme.startswith("w8a8") or "-a8-" in artifact.scheme)
+    return "int8" if fast or str(options.get("kv_dtype", "")) in NARROW_CACHES else "float"
 
 
 def record(artifact: Artifact, verification: Verification) -> Artifact:

@@ -30,7 +30,12 @@ FLOAT = ("fp16", "fp32")
 METHODS = {"rtn", "none", "hqq", "gptq", "qronos", "awq", "autoround", "smoothquant"}  # what `edgeq quantize` does
 TEXTLESS = {"rtn", "none", "hqq"}  # of these, what needs no calibration text: done at the speed of the disk
 # What `edgeq export` writes for today, and with which exporter.
-TARGETS = {"onnxruntime/cpu": "onnx", "onnxruntime/android": "onnx", "llamacpp/cpu": "gguf"}
+TARGETS = {
+    "onnxruntime/cpu": "onnx",
+    "onnxruntime/android": "onnx",
+    "openvino/cpu": "openvino",
+    "llamacpp/cpu": "gguf",
+}
 
 
 def schemes() -> tuple[Scheme, ...]:
@@ -43,11 +48,11 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     if target not in TARGETS:
         if target.startswith("llamacpp/"):
             return "today edgeq writes such files (`edgeq export --to gguf`), but runs them on the processor only"
-        return "today edgeq exports to ONNX Runtime and llama.cpp on a processor"
+        return "today edgeq exports to ONNX Runtime, OpenVINO and llama.cpp on a processor"
     if scheme.gguf_type is None and not METHODS.issuperset(scheme.method.split("+")):
         return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
     if scheme.act_bits != 16:
-        return "today edgeq quantizes and measures 8-bit activations, but exports none"
+        return "the plan makes no 8-bit activations; `edgeq quantize --activations` and OpenVINO's exporter do"
     if scheme.linear.kind == "float":
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not loadable(spec):

@@ -98,6 +98,13 @@ def _openvino(scheme: Scheme, device: Device) -> Support:
     return FAST
 
 
+def _openvino_cpu(scheme: Scheme, device: Device) -> Support:
+    base = _openvino(scheme, device)
+    if base.level == "fast" and device.cpu.arch != "x86_64":
+        return _slow("OpenVINO's kernels were measured on x86-64 only")
+    return base
+
+
 def _openvino_npu(scheme: Scheme, device: Device) -> Support:
     grid: Grid = scheme.linear
     if grid.kind != "int" or grid.bits != 4 or not grid.symmetric or grid.group_size not in {-1, 128}:
@@ -135,7 +142,7 @@ TARGETS: dict[str, Target] = {
         Target("onnxruntime/cpu", "ONNX Runtime on the processor", ("f32",), _onnxruntime),
         Target("onnxruntime/android", "ONNX Runtime on Android", ("f32",), _onnxruntime, ("Android",)),
         Target("onnxruntime/cuda", "ONNX Runtime on an NVIDIA GPU", ("f32",), _onnxruntime_cuda),
-        Target("openvino/cpu", "OpenVINO on the processor", _OV_KV, _openvino),
+        Target("openvino/cpu", "OpenVINO on the processor", _OV_KV, _openvino_cpu),
         Target("openvino/gpu", "OpenVINO on an Intel GPU", ("f16", "int8", "int4"), _openvino),
         Target("openvino/npu", "OpenVINO on an Intel NPU", ("f16",), _openvino_npu),
         Target("llamacpp/cpu", "llama.cpp on the processor", _GGML_KV, _llamacpp, ("any", "Linux", "Android")),

@@ -57,6 +57,20 @@ def test_a_float_model_is_exported_verified_and_runs(folder, tmp_path, capsys):
     assert artifact.scheme == "fp32"
 
 
+def test_openvino_is_verified_and_runs(folder, tmp_path, capsys):
+    pytest.importorskip("openvino")
+    out, exact = tmp_path / "out", ("--kv-dtype", "f32", "--dynamic-quantization", 0)
+    assert run("export", folder, "--to", "openvino", "-o", out, *exact) == 0
+    printed = capsys.readouterr().out
+    assert "computes what the checkpoint says" in printed and f"edgeq run {out}" in printed
+    artifact = read_artifact(out)
+    assert artifact.verify["path"] == "float"
+    assert (artifact.options["kv_dtype"], artifact.options["dynamic_quantization"]) == ("f32", 0)
+    assert {"openvino_tokenizer.xml", "openvino_detokenizer.xml"} <= set(artifact.files) or (
+        artifact.model["no_tokenizer_models"]
+    )
+
+
 def test_both_runtimes_give_the_checkpoint_s_logits(folder, tmp_path):
     checkpoint = quantize(open_source(folder), Recipe(str(folder), group_size=16), tmp_path / "q")
     out = tmp_path / "out"
@@ -97,6 +111,10 @@ def test_a_wrong_artifact_exits_with_one(folder, tmp_path, monkeypatch, capsys):
         (("{folder}", "--accuracy-level", "3"), "accuracy level 3"),
         (("{folder}", "--context", "100000"), "a context of 100000"),
         (("{folder}", "--to", "gguf", "--accuracy-level", "0"), "the gguf exporter has no --accuracy-level"),
+        (("{folder}", "--to", "openvino", "--accuracy-level", "0"), "the openvino exporter has no --accuracy-level"),
+        (("{folder}", "--to", "openvino", "--kv-dtype", "q4_0"), "OpenVINO keeps no q4_0 cache on the cpu"),
+        (("{folder}", "--to", "openvino", "--device", "npu"), "symmetric int4 in groups of 128"),
+        (("{folder}", "--device", "npu"), "the onnx exporter has no --device"),
         (("{folder}", "-o", "{folder}"), "the output exists already"),
     ],
 )

@@ -61,6 +61,16 @@ def test_a_model_that_a_gguf_cannot_say_has_no_command(make, laptop_of):
     assert found and all(c.not_yet for c in found)
 
 
+@pytest.mark.parametrize(
+    ("target", "export", "artifact"),
+    [("onnxruntime/cpu", "", "-onnx"), ("openvino/cpu", " --to openvino", "-openvino")],
+)
+def test_the_commands_export_to_the_target(make, laptop_of, target, export, artifact):
+    commands = make(laptop_of(16), "7B", targets=(target,)).next_commands
+    folder = commands[0].split()[-1]
+    assert commands[1:] == (f"edgeq export {folder}{export}", f"edgeq bench {folder}{artifact}")
+
+
 def test_the_command_makes_the_scheme_that_was_planned(make, laptop_of):
     """Its options, read by `edgeq quantize`, give back the scheme's name."""
     from edgeq.recipe import Recipe

@@ -118,6 +118,12 @@ def _export(out: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="session")
+def random_model() -> Callable[..., RandomWeights]:
+    """The tests' model with other fields of its config, for any exporter."""
+    return lambda **changes: RandomWeights(read_config({**CONFIG, **changes}, name="tiny"))
+
+
+@pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A full-attention model."""
     return _export(tmp_path_factory.mktemp("runtime") / "tiny")
