@@ -15,10 +15,10 @@ class OnnxExporter:
     """`edgeq.registry.Exporter` for onnxruntime. onnx itself is imported when an export begins."""
 
     name = "onnx"
-    options = frozenset({"accuracy_level", "context"})
+    options = frozenset({"accuracy_level", "context", "dialect", "pack"})
 
     def refuses(self, grid: Grid) -> str | None:
-        """Why this grid can't be stored losslessly for fast kernels, or None when it can."""
+        """Why this grid can't be stored losslessly, or None when it can, if only for slow unpacking."""
         return refuses(grid)
 
     def export(self, checkpoint: Any, out: Path, *, progress: Progress | None = None, **options: Any) -> Artifact:

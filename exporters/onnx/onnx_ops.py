@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
+from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
 from edgeq.exporters.onnx.matrices import Matrices
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
@@ -31,17 +32,25 @@ class OnnxOps:
 
     Args:
         done: called with the name of every matrix written.
+        pack: see `edgeq.exporters.onnx.grids.as_stored`.
     """
 
     def __init__(
-        self, graph: Graph, weights: Weights, *, accuracy_level: int, positions: int, done: Callable[[str], None]
+        self,
+        graph: Graph,
+        weights: Weights,
+        *,
+        accuracy_level: int,
+        positions: int,
+        done: Callable[[str], None],
+        pack: Pack = "fast",
     ) -> None:
         self.spec: ModelSpec = weights.spec
         self._graph = graph
         self._weights = weights
         self._done = done
         self._names = frozenset(t.name for t in tensors(weights.spec))
-        self._matrices = Matrices(graph, accuracy_level)
+        self._matrices = Matrices(graph, accuracy_level, pack)
         self._rope = RopeNodes(graph, weights.spec, positions)
         self.ids = graph.input("input_ids", TensorProto.INT64, ["batch", "tokens"])
         self._lengths()
