@@ -31,6 +31,12 @@ def command(
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
+    dialect: str | None = typer.Option(
+        None, "--dialect", help="onnx: contrib, onnxruntime's fused operators [default], or standard, ONNX's own alone."
+    ),
+    pack: str | None = typer.Option(
+        None, "--pack", help="onnx: fast, on integer kernels where one holds the same numbers [default], or small."
+    ),
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
@@ -48,7 +54,7 @@ def command(
     chosen = exporter(to)
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
-    given = {"accuracy_level": accuracy_level, "context": context}
+    given = {"accuracy_level": accuracy_level, "context": context, "dialect": dialect, "pack": pack}
     options = _known(chosen, {name: value for name, value in given.items() if value is not None})
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)

@@ -101,9 +101,9 @@ def _codes(body: _Body, grid: Grid) -> str:
         piece = name if width == 8 else _unpacked(body, name, width)
         piece = body.add("Reshape", [piece, shape], f"{name}_grouped")
         if low:
-            shift = body.constant(f"{name}_low", np.array(low, np.uint8))
-            piece = body.add("BitShift", [piece, shift], f"{name}_raised", direction="LEFT")
-            piece = body.add("BitwiseOr", [whole, piece], f"{name}_joined")
+            place = body.constant(f"{name}_place", np.array(1 << low, np.uint8))
+            piece = body.add("Mul", [piece, place], f"{name}_raised")  # onnxruntime vectorizes these, not bit operators
+            piece = body.add("Add", [whole, piece], f"{name}_joined")
         whole, low = piece, low + width
     return whole
 

@@ -118,6 +118,13 @@ class Graph:
         self._tensors[name] = tensor
         return name
 
+    def alias(self, name: str, of: str) -> str:
+        """A second initializer with the bytes of one in the data file, which are there once."""
+        self._tensors[name] = TensorProto()
+        self._tensors[name].CopyFrom(self._tensors[of])
+        self._tensors[name].name = name
+        return name
+
     def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name

@@ -45,7 +45,7 @@ class Matrices:
             return self._float(x, name, [w for w in weights if not isinstance(w, QuantizedTensor)], bias)
         if has_kernel(quantized[0]):
             return self._quantized(x, name, quantized, bias)
-        return self._times(x, self.unpacked.weight(name, quantized), name, bias)
+        return self._times(x, self.unpacked.weight(name, quantized, x), name, bias)
 
     def rows(self, ids: str, name: str, weight: Weight) -> str:
         """Embedding: rows of `weight` at `ids`. `tied_product` may then use the same stored matrix."""
@@ -74,7 +74,7 @@ class Matrices:
         if stored in self._shared:
             return self._matmul_nbits(x, name, stored, bias)
         if self.unpacked.has(stored):
-            return self._times(x, self.unpacked.stored_weight(stored), name.removesuffix(".out"), bias)
+            return self._times(x, self.unpacked.stored_weight(stored, x), name.removesuffix(".out"), bias)
         y = self.graph.add("FusedMatMul", [x, stored], name, domain=MICROSOFT, transB=1)
         return self._biased(y, name, bias)
 

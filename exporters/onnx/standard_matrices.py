@@ -40,7 +40,8 @@ class StandardMatrices(Matrices):
     def rows(self, ids: str, name: str, weight: Weight) -> str:
         """Embedding rows. Only theirs are dequantized: the codes, scales and zero points of their columns are gathered.
 
-        onnxruntime gathers no element smaller than a byte. So those are cast first, which it does once, at load.
+        onnxruntime gathers no element smaller than a byte. So those are cast first, which it does once, at load. And it
+        fuses no product whose weight is read elsewhere too: what is read here has a second name for the same bytes.
         """
         graph, weight = self.graph, as_stored(weight, self.pack)
         if not isinstance(weight, QuantizedTensor) or not has_kernel(weight):
@@ -49,7 +50,8 @@ class StandardMatrices(Matrices):
         whole_bytes = TensorProto.INT8 if form.symmetric else TensorProto.UINT8
         inputs = []
         for part in self._parts(name, form):
-            if form.bits < 8 and not part.endswith(".scales"):
+            part = graph.alias(f"{part}.looked_up", part)
+            if form.bits < 8 and ".scales" not in part:
                 part = graph.add("Cast", [part], f"{part}.bytes", to=whole_bytes)
             inputs.append(graph.add("Gather", [part, ids], f"{part}.picked", axis=1))
         found = graph.add("DequantizeLinear", inputs, f"{name}.columns", axis=0, block_size=form.block)

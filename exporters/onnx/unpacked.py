@@ -1,7 +1,8 @@
 """Weight matrices that no kernel takes: a function of the model unpacks their codes at every run.
 
-The codes are inputs with a default. onnxruntime takes an initializer that a caller may override for no constant, so it
-does not fold the function at load, which would need 22 bytes of memory a weight (measured; float32 alone would be 4).
+At every run, and not before its turn: the codes take their shape from the product's other operand. Were they constants,
+onnxruntime would fold the functions at load, which takes 22 bytes of memory a weight (measured; float32 alone would be
+4), and were they ready from the start, it would unpack all matrices before the first layer.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from onnx import helper
 
 from edgeq.checkpoint.tensor import QuantizedTensor
-from edgeq.exporters.onnx.functions import function, function_name
+from edgeq.exporters.onnx.functions import function, function_name, plane_names
 from edgeq.exporters.onnx.graph import EDGEQ, Graph
 from edgeq.exporters.onnx.planes import PlaneLayout, planes
 
@@ -28,17 +28,22 @@ class UnpackedMatrices:
         self._graph = graph
         self._stored: dict[str, tuple[PlaneLayout, list[str]]] = {}
 
-    def weight(self, name: str, weights: Sequence[QuantizedTensor]) -> str:
-        """float32 (channels, rows) of matrices side by side, to multiply with."""
-        form, inputs = self._store(name, weights)
-        return self._dequantized(form, inputs, f"{name}.weight")
+    def weight(self, name: str, weights: Sequence[QuantizedTensor], x: str) -> str:
+        """float32 (channels, rows) of matrices side by side, to multiply `x` (batch, tokens, channels) with."""
+        self._store(name, weights)
+        return self.stored_weight(name, x)
 
     def has(self, stored: str) -> bool:
         return stored in self._stored
 
-    def stored_weight(self, stored: str) -> str:
+    def stored_weight(self, stored: str, x: str) -> str:
         """The whole matrix that `rows` has stored under this name."""
-        return self._dequantized(*self._stored[stored], f"{stored}.weight")
+        graph, (form, inputs) = self._graph, self._stored[stored]
+        size = graph.add("Shape", [x], f"{stored}.sizes", start=0, end=2)
+        same = graph.add("Sub", [size, size], f"{stored}.same_shape")  # two zeros: as many as there are
+        names = plane_names(form.grid)
+        late = [graph.add("Reshape", [i, same], f"{i}.late") for i in inputs[: len(names)]]
+        return self._dequantized(form, [*late, *inputs[len(names) :]], f"{stored}.weight")
 
     def rows(self, ids: str, name: str, weight: QuantizedTensor) -> str:
         """Rows of an embedding (batch, tokens, channels): only theirs are unpacked."""
@@ -63,8 +68,6 @@ class UnpackedMatrices:
                 inputs.append(self._graph.constant(f"table.{form.grid.codebook}", next(plane.parts)))
                 continue
             inputs.append(self._graph.stream(f"{name}.{plane.name}", plane.dtype, plane.shape, plane.parts))
-            if plane.name.startswith("codes"):
-                self._graph.input(inputs[-1], helper.np_dtype_to_tensor_dtype(plane.dtype), plane.shape)
         self._stored[name] = (form, inputs)
         return form, inputs
 
