@@ -31,5 +31,15 @@ class OnnxExporter:
 
         return export(checkpoint, Path(out), progress=progress, **options)
 
+    def read_back(self, artifact: Artifact, checkpoint: Any, *, progress: Progress | None = None) -> list[str]:
+        """What of the written model is not what the checkpoint says, in words; empty when every weight is the same.
+
+        Raises:
+            EdgeqError: the files can't be read at all.
+        """
+        from edgeq.exporters.onnx.read_back import read_back
+
+        return read_back(artifact.path, checkpoint, progress=progress)
+
 
 __all__ = ["OnnxExporter"]
