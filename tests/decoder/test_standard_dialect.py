@@ -1,4 +1,4 @@
-"""The graph in standard operators alone: every dense architecture against transformers, and other runtimes than ours."""
+"""The graph in standard operators alone: every dense architecture against transformers, also in other runtimes."""
 
 from __future__ import annotations
 
