@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoint.codebooks import codebook
-from edgeq.checkpoint.tensor import QuantizedTensor, group_scales
+from edgeq.checkpoint.tensor import QuantizedTensor, group_offsets, group_scales
 from edgeq.errors import EdgeqError
 from edgeq.scheme import Grid
 
@@ -21,8 +21,9 @@ _FACTORS = (1, 2)  # powers of two: dividing a scale by them is exact
 
 
 def integer_bits(grid: Grid) -> int | None:
-    """The fewest bits of an integer grid with the same values; None where there is none (nf4, float minima)."""
-    if grid.kind == "float" or grid.zero == "float":
+    """The fewest bits of an integer grid with the same values, but for a float number a group that is added where the
+    grid has minima; None where there is none (nf4)."""
+    if grid.kind == "float":
         return None
     if grid.codebook is None:
         return grid.bits
@@ -32,17 +33,17 @@ def integer_bits(grid: Grid) -> int | None:
 
 def integer_grid(grid: Grid, bits: int) -> Grid:
     """The grid that `as_integers` gives."""
-    return Grid("int", bits, grid.group_size, "int" if grid.zero == "int" else "none", "f32")
+    return Grid("int", bits, grid.group_size, "none" if grid.symmetric else "int", "f32")
 
 
 def as_integers(weight: QuantizedTensor, bits: int) -> QuantizedTensor:
     """The same numbers, bit for bit, as integers of `bits` bits with one float32 scale a group.
 
     Raises:
-        EdgeqError: the grid has other values, or needs more bits.
+        EdgeqError: the grid has other values, needs more bits, or has minima.
     """
     grid = weight.grid
-    needed = integer_bits(grid)
+    needed = None if grid.zero == "float" else integer_bits(grid)
     if needed is None or needed > bits:
         raise EdgeqError(f"this weight's values are no integers of {bits} bits")
     scales = group_scales(grid, weight.parameters, weight.shape[1])
@@ -54,6 +55,25 @@ def as_integers(weight: QuantizedTensor, bits: int) -> QuantizedTensor:
     shift = middle - (grid.levels >> 1) if grid.symmetric else 0  # a symmetric grid stays so: zero is in the middle
     codes = weight.codes + np.uint8(shift)
     return QuantizedTensor(integer_grid(grid, bits), codes, scales, weight.zero_points)
+
+
+def as_integers_and_offsets(weight: QuantizedTensor, bits: int) -> tuple[QuantizedTensor, npt.NDArray[np.float32]]:
+    """A grid with minima as integers and what is added to each group, float32 (rows, groups).
+
+    The sum of the two is the weight, bit for bit. Integers around zero lose less where activations are rounded, so a
+    group's zero point is in the middle of the codes where the minimum moved there is an exact float32 number, and 0
+    elsewhere.
+    """
+    grid, columns = weight.grid, weight.shape[1]
+    scales = group_scales(grid, weight.parameters, columns)
+    minima = group_offsets(grid, weight.parameters, columns)
+    middle = grid.levels >> 1
+    wide = scales.astype(np.float64)
+    moved = minima.astype(np.float64) + middle * wide
+    exact = (moved == moved.astype(np.float32)) & (wide * (grid.levels - 1) == scales * np.float32(grid.levels - 1))
+    zeros = np.where(exact, middle, 0).astype(np.uint8)
+    offsets = np.where(exact, moved, minima).astype(np.float32)
+    return QuantizedTensor(integer_grid(grid, bits), weight.codes, scales, zeros), offsets
 
 
 @cache

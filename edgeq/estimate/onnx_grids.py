@@ -30,10 +30,11 @@ def block_size(grid: Grid) -> int | None:
 def kernel_grid(grid: Grid, pack: Pack = "fast") -> Grid | None:
     """The integer grid whose kernel runs a weight on `grid`, or None where a function has to unpack its codes.
 
-    `small` keeps a grid whose codes would need more bits there than they have.
+    On a grid with minima those are another product, of a small float matrix. `small` keeps a grid that has them, or
+    whose codes would need more bits there than they have.
     """
     needed = integer_bits(grid)
-    if needed is None:
+    if needed is None or (grid.zero == "float" and pack == "small"):
         return None
     for bits in BLOCKS:
         if needed <= bits and block_size(integer_grid(grid, bits)) is not None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
 from edgeq.checkpoint.codebooks import CODEBOOKS
-from edgeq.checkpoint.integers import as_integers
+from edgeq.checkpoint.integers import as_integers, as_integers_and_offsets
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
 from edgeq.estimate.onnx_grids import Pack, block_size, kernel_grid
@@ -21,16 +26,37 @@ def refuses(grid: Grid) -> str | None:
     return None
 
 
-def as_stored(weight: Weight, pack: Pack) -> Weight:
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """A grid with minima as a kernel's integers, and offsets float32 (rows, groups) that are added to their groups."""
+
+    integers: QuantizedTensor
+    offsets: npt.NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.integers.shape
+
+
+Stored = Weight | Shifted
+
+
+def as_stored(weight: Stored, pack: Pack) -> Stored:
     """The weight as it is stored: on a kernel's integer grid where there is one, else as it is."""
     if not isinstance(weight, QuantizedTensor) or has_kernel(weight):
         return weight
     grid = kernel_grid(weight.grid, pack)
-    return weight if grid is None else as_integers(weight, grid.bits)
+    if grid is None:
+        return weight
+    if weight.grid.zero == "float":
+        return Shifted(*as_integers_and_offsets(weight, grid.bits))
+    return as_integers(weight, grid.bits)
 
 
-def has_kernel(weight: QuantizedTensor) -> bool:
+def has_kernel(weight: Stored) -> bool:
     """onnxruntime multiplies with the weight as it is: plain integers, one scale a group."""
+    if not isinstance(weight, QuantizedTensor):
+        return False
     grid = weight.grid
     plain = grid.kind == "int" and grid.codebook is None and grid.super_size is None
     return plain and kernel_grid(grid, "small") is not None

@@ -12,7 +12,8 @@ from edgeq.checkpoint.weights import Weight
 from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx import packing
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
-from edgeq.exporters.onnx.grids import as_stored, has_kernel
+from edgeq.exporters.onnx.grids import Shifted, Stored, as_stored, has_kernel
+from edgeq.exporters.onnx.offsets import Offsets
 from edgeq.exporters.onnx.packing import Layout, layout
 from edgeq.exporters.onnx.planes import PlaneLayout
 from edgeq.exporters.onnx.unpacked import UnpackedMatrices
@@ -33,27 +34,41 @@ class Matrices:
         self.accuracy_level = accuracy_level
         self.pack = pack
         self.unpacked = UnpackedMatrices(graph)
+        self.offsets = Offsets(graph)
         self._shared: dict[str, tuple[Layout, int]] = {}
 
     def product(self, x: str, name: str, weights: Sequence[Weight], bias: F32 | None) -> str:
         """`x @ concat(weights).T + bias`. Matrices of one layout become one node."""
-        weights = [as_stored(w, self.pack) for w in weights]
+        return self._product(x, name, [as_stored(w, self.pack) for w in weights], bias)
+
+    def _product(self, x: str, name: str, weights: Sequence[Stored], bias: F32 | None) -> str:
         if len({_form(w) for w in weights}) > 1:
             return self._separate(x, name, weights, bias)
+        if shifted := [w for w in weights if isinstance(w, Shifted)]:
+            self.offsets.store(name, shifted)
+            y = self._quantized(x, name, [w.integers for w in shifted], None)
+            return self._biased(self.offsets.added(y, x, name, name), name, bias)
         quantized = [w for w in weights if isinstance(w, QuantizedTensor)]
         if not quantized:
-            return self._float(x, name, [w for w in weights if not isinstance(w, QuantizedTensor)], bias)
+            return self._float(x, name, [w for w in weights if isinstance(w, np.ndarray)], bias)
         if has_kernel(quantized[0]):
             return self._quantized(x, name, quantized, bias)
         return self._times(x, self.unpacked.weight(name, quantized, x), name, bias)
 
     def rows(self, ids: str, name: str, weight: Weight) -> str:
         """Embedding: rows of `weight` at `ids`. `tied_product` may then use the same stored matrix."""
-        graph, weight = self.graph, as_stored(weight, self.pack)
-        if not isinstance(weight, QuantizedTensor):
-            return graph.add("Gather", [graph.constant(name, weight), ids], f"{name}.rows")
-        if not has_kernel(weight):
-            return self.unpacked.rows(ids, name, weight)
+        stored = as_stored(weight, self.pack)
+        if isinstance(stored, np.ndarray):
+            return self.graph.add("Gather", [self.graph.constant(name, stored), ids], f"{name}.rows")
+        if isinstance(stored, Shifted):
+            self.offsets.store(name, [stored])
+            return self.offsets.added_rows(self._kernel_rows(ids, name, stored.integers), ids, name)
+        if not has_kernel(stored):
+            return self.unpacked.rows(ids, name, stored)
+        return self._kernel_rows(ids, name, stored)
+
+    def _kernel_rows(self, ids: str, name: str, weight: QuantizedTensor) -> str:
+        graph = self.graph
         form, rows = self._store(name, [weight])
         # The codes are (rows, blocks, bytes), as MatMulNBits wants them, so a row comes out as (blocks, block).
         scales = graph.constant(f"{name}.scales_3d", np.array([rows, form.blocks, 1], np.int64))
@@ -71,6 +86,9 @@ class Matrices:
 
     def tied_product(self, x: str, name: str, stored: str, bias: F32 | None) -> str:
         """`x @ stored.T + bias` with a matrix that `rows` has stored."""
+        if self.offsets.has(stored):
+            group, y = name.removesuffix(".out"), self._matmul_nbits(x, name, stored, None)
+            return self._biased(self.offsets.added(y, x, stored, group), group, bias)
         if stored in self._shared:
             return self._matmul_nbits(x, name, stored, bias)
         if self.unpacked.has(stored):
@@ -115,18 +133,20 @@ class Matrices:
             return y
         return self.graph.add("Add", [y, self.graph.constant(f"{name}.bias", bias)], f"{name}.biased")
 
-    def _separate(self, x: str, name: str, weights: Sequence[Weight], bias: F32 | None) -> str:
+    def _separate(self, x: str, name: str, weights: Sequence[Stored], bias: F32 | None) -> str:
         parts, start = [], 0
         for i, weight in enumerate(weights):
             rows = weight.shape[0]
             own = None if bias is None else bias[start : start + rows]
-            parts.append(self.product(x, f"{name}.{i}", [weight], own))
+            parts.append(self._product(x, f"{name}.{i}", [weight], own))
             start += rows
         return self.graph.add("Concat", parts, f"{name}.out", axis=-1)
 
 
-def _form(weight: Weight) -> Layout | PlaneLayout | None:
+def _form(weight: Stored) -> tuple[Layout, int] | Layout | PlaneLayout | None:
     """What has to agree for two matrices to be stored as one."""
+    if isinstance(weight, Shifted):
+        return layout(weight.integers), weight.integers.group_size
     if not isinstance(weight, QuantizedTensor):
         return None
     return layout(weight) if has_kernel(weight) else PlaneLayout(weight.shape[1], weight.grid)

@@ -13,9 +13,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from edgeq.checkpoint.tensor import QuantizedTensor
-from edgeq.checkpoint.weights import Weight
 from edgeq.exporters.onnx import packing
-from edgeq.exporters.onnx.grids import as_stored, has_kernel
 from edgeq.exporters.onnx.matrices import Matrices
 from edgeq.exporters.onnx.packing import Layout, layout
 
@@ -37,15 +35,13 @@ _BYTES = 1 << 22  # of codes transposed at once
 class StandardMatrices(Matrices):
     """Matrices without an operator of onnxruntime's own."""
 
-    def rows(self, ids: str, name: str, weight: Weight) -> str:
+    def _kernel_rows(self, ids: str, name: str, weight: QuantizedTensor) -> str:
         """Embedding rows. Only theirs are dequantized: the codes, scales and zero points of their columns are gathered.
 
         onnxruntime gathers no element smaller than a byte. So those are cast first, which it does once, at load. And it
         fuses no product whose weight is read elsewhere too: what is read here has a second name for the same bytes.
         """
-        graph, weight = self.graph, as_stored(weight, self.pack)
-        if not isinstance(weight, QuantizedTensor) or not has_kernel(weight):
-            return super().rows(ids, name, weight)
+        graph = self.graph
         form, _ = self._store(name, [weight])
         whole_bytes = TensorProto.INT8 if form.symmetric else TensorProto.UINT8
         inputs = []

@@ -44,7 +44,7 @@ class Written:
         Raises:
             EdgeqError: there is no such product.
         """
-        named = (n for n in (value, f"{value}.biased", f"{value}.out") if n in self._makers)
+        named = (n for n in (value, f"{value}.biased", f"{value}.shifted", f"{value}.out") if n in self._makers)
         node = self._maker(next(named, value))
         while node.op_type in _PASSES_ON:
             node = self._maker(node.input[0])
@@ -52,6 +52,8 @@ class Written:
             parts = [self.product(name) for name in node.input]
             biases = [b for _, b in parts if b is not None]
             return np.concatenate([w for w, _ in parts]), np.concatenate(biases) if biases else None
+        if node.op_type == "Add" and node.input[1] not in self._constants:
+            return self.product(node.input[0])[0] + self._offsets(self._maker(node.input[1])), None
         if node.op_type == "Add":
             return self.product(node.input[0])[0], self.constant(node.input[1])
         if node.op_type == "MatMulNBits":
@@ -68,9 +70,25 @@ class Written:
         if fused is not None:
             whole = self._blocks(fused.input[0], f"{name}.scales", _input(fused, 3), fused)
             cut = self.constant(f"{name}.cut1")
-            return lambda ids: whole[ids, : None if cut is None else int(cut[0])]
-        evaluate = self._evaluator(f"{name}.rows")
+            whole = whole[:, : None if cut is None else int(cut[0])]
+            if f"{name}.row_offsets" not in self._makers:
+                return lambda ids: whole[ids]
+            offsets = self._evaluator(f"{name}.row_offsets")
+            return lambda ids: whole[ids] + offsets({"input_ids": ids[None]})[0]
+        value = f"{name}.rows_shifted"
+        evaluate = self._evaluator(value if value in self._makers else f"{name}.rows")
         return lambda ids: evaluate({"input_ids": ids[None]})[0]
+
+    def _offsets(self, product: onnx.NodeProto) -> Array:
+        """float32 (outputs, inputs) of a product of sums of groups: what each group's channels have added."""
+        offsets = self.constant(product.input[1])
+        grouped = self._maker(self._maker(product.input[0]).input[0])
+        shape = self.constant(grouped.input[1])
+        assert offsets is not None and shape is not None
+        spread = np.repeat(offsets.T, shape[3], axis=1)
+        source = self._makers.get(grouped.input[0])
+        padding = self.constant(source.input[1]) if source is not None and source.op_type == "Pad" else None
+        return spread if padding is None else spread[:, : -int(padding[5])]
 
     def _maker(self, value: str) -> onnx.NodeProto:
         if value not in self._makers:
