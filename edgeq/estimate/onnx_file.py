@@ -1,18 +1,24 @@
 """The size of an exported ONNX model's data file before it exists, to the byte for dense models.
 
 The exporter writes the constants one after the other, as the graph meets them: large ones begin on a page, others on a
-cache line, those below 1,024 bytes stay in the graph. Query, key and value are one matrix, gate and up another; the
-embedding's zero points are there twice, packed for the head and unpacked for the look-up.
+cache line; those below 1,024 bytes stay in the graph unless they are a quantized matrix's. Query, key and value are one
+matrix, gate and up another. In the contrib dialect the embedding's zero points are there twice, packed for the head and
+unpacked for the look-up. What functions unpack is stored as `exporters/onnx/planes.py` has it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from edgeq.checkpoint.pack import packed_width
+from edgeq.decoder.rope import switch_length
+from edgeq.estimate.onnx_grids import Pack, kernel_grid
+from edgeq.estimate.onnx_grids import block_size as kernel_block
 from edgeq.model.spec import MLP, Attention, ModelSpec, Rope
-from edgeq.scheme import Grid, Scheme
+from edgeq.scheme import GGML_GRIDS, Grid, Scheme
 
 INLINE, PAGE, LINE = 1024, 4096, 64
 
@@ -25,75 +31,141 @@ def block_size(grid: Grid) -> int:
 
 
 @lru_cache(maxsize=512)
-def onnx_data_bytes(spec: ModelSpec, scheme: Scheme) -> int | None:
-    """Bytes of `model.onnx.data` with the rotary tables of the model's full context; None for what isn't exported."""
-    if not spec.dense or scheme.linear.kind != "int" or scheme.embed.kind != "int":
+def onnx_data_bytes(spec: ModelSpec, scheme: Scheme, *, dialect: str = "contrib", pack: Pack = "fast") -> int | None:
+    """Bytes of `model.onnx.data` with the rotary tables of the model's full context; None for what isn't exported,
+    float weights, and llama.cpp's mixtures of block types."""
+    if not spec.dense or scheme.gguf_type is not None or not all(map(_known, (scheme.linear, scheme.embed))):
         return None
     end = 0
-    for size in _constants(spec, scheme):
-        if size >= INLINE:
-            end += -end % (PAGE if size >= PAGE else LINE) + size
+    for size in _File(spec, scheme, dialect, pack).constants():
+        end += -end % (PAGE if size >= PAGE else LINE) + size
     return end
 
 
-def _constants(spec: ModelSpec, scheme: Scheme) -> Iterator[int]:
-    hidden, vocabulary = spec.hidden_size, spec.vocab_size
-    yield from _matrix(vocabulary, hidden, scheme.embed)
-    if not scheme.embed.symmetric:
-        yield vocabulary * -(-hidden // block_size(scheme.embed))  # unpacked, for the look-up
-    ropes: set[Rope] = set()
-    for layer in spec.layers:
-        mixer, ffn = layer.mixer, layer.ffn
-        if isinstance(mixer, Attention) and isinstance(ffn, MLP):
-            yield from _attention(spec, scheme, mixer, ropes)
-            yield from _feed_forward(spec, scheme, ffn)
-    yield 4 * hidden
-    if not spec.tied:
-        yield from _matrix(vocabulary, hidden, scheme.head or scheme.embed)
+def _known(grid: Grid) -> bool:
+    return grid.kind in ("int", "codebook") or (grid.kind == "gguf" and grid.ggml_type in GGML_GRIDS)
 
 
-def _matrix(rows: int, columns: int, grid: Grid) -> Iterator[int]:
-    """Codes, float32 scales and packed zero points; a float matrix whole."""
+def matrix_bytes(rows: int, columns: int, grid: Grid, *, dialect: str = "contrib", pack: Pack = "fast") -> int:
+    """Bytes of a matrix in the data file, without what lies between its parts."""
+    return sum(_matrix(rows, columns, grid, dialect, pack))
+
+
+def _matrix(rows: int, columns: int, grid: Grid, dialect: str, pack: Pack) -> Iterator[int]:
+    """Codes, float32 scales and packed zero points, after the offsets of a grid with minima; a float matrix whole."""
     if grid.kind == "float":
         yield 4 * rows * columns
         return
-    block = block_size(grid)
-    blocks = -(-columns // block)
-    yield rows * blocks * block * grid.bits // 8
+    kernel = kernel_grid(grid, pack)
+    if kernel is None:
+        yield from _unpacked(rows, columns, grid)
+        return
+    if grid.zero == "float":
+        yield 4 * rows * _groups(columns, grid.group_size)
+    blocks = -(-columns // (kernel_block(kernel) or 1))
+    zeros = 0 if kernel.symmetric else blocks
+    if dialect == "standard":  # packed over the whole tensor
+        yield packed_width(rows * columns, kernel.bits)
+        yield 4 * rows * blocks
+        yield packed_width(rows * zeros, kernel.bits)
+        return
+    yield rows * blocks * packed_width(kernel_block(kernel) or 1, kernel.bits)
     yield 4 * rows * blocks
-    if not grid.symmetric:
-        yield rows * -(-blocks * grid.bits // 8)
+    yield rows * packed_width(zeros, kernel.bits)
 
 
-def _attention(spec: ModelSpec, scheme: Scheme, a: Attention, ropes: set[Rope]) -> Iterator[int]:
-    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    if spec.norm_layout != "post":
-        yield 4 * spec.hidden_size
-    if a.qkv_bias:
-        yield 4 * (q + 2 * kv)
-    yield from _matrix(q + 2 * kv, spec.hidden_size, scheme.linear)
-    if a.qk_norm != "none":
-        yield 4 * (a.head_dim if a.qk_norm == "head" else q)
-        yield 4 * (a.head_dim if a.qk_norm == "head" else kv)
-    if a.rope is not None and a.rope not in ropes:
-        ropes.add(a.rope)
-        yield from (4 * spec.max_positions * (a.rope.dim // 2),) * 2
-    if a.o_bias:
-        yield 4 * spec.hidden_size
-    yield from _matrix(spec.hidden_size, q, scheme.linear)
-    if spec.norm_layout != "pre":
-        yield 4 * spec.hidden_size
+def _unpacked(rows: int, columns: int, grid: Grid) -> Iterator[int]:
+    """The inputs of a function, in order: a code's pieces, scales, zero points or minima, super-scales."""
+    unit = grid.group_size if grid.super_size in (None, -1) else grid.super_size
+    step = math.lcm(8, unit) if unit and unit > 0 else 8
+    channels = -(-columns // step) * step
+    for width in (8, 4, 2, 1):
+        if grid.bits & width:
+            yield channels * width // 8 * rows
+    groups = rows * _groups(channels, grid.group_size)
+    of_scale = 2 if grid.scale_dtype == "f16" else 4
+    supers = 0 if grid.super_size is None else rows * _groups(channels, grid.super_size)
+    minima = grid.zero == "float"
+    yield groups * (1 if supers else of_scale)
+    yield groups * {"none": 0, "int": 1, "float": 1 if supers else of_scale}[grid.zero]
+    yield supers * of_scale
+    yield supers * of_scale * minima
 
 
-def _feed_forward(spec: ModelSpec, scheme: Scheme, f: MLP) -> Iterator[int]:
-    if spec.norm_layout != "post":
-        yield 4 * spec.hidden_size
-    wide = f.intermediate * (2 if f.gated else 1)
-    if f.bias:
-        yield 4 * wide
-    yield from _matrix(wide, spec.hidden_size, scheme.linear)
-    if f.bias:
-        yield 4 * spec.hidden_size
-    yield from _matrix(spec.hidden_size, f.intermediate, scheme.linear)
-    if spec.norm_layout != "pre":
-        yield 4 * spec.hidden_size
+def _groups(columns: int, size: int) -> int:
+    return 1 if size == -1 else -(-columns // size)
+
+
+@dataclass
+class _File:
+    """Sizes of the constants of one export that are in its data file, in the order that they are written."""
+
+    spec: ModelSpec
+    scheme: Scheme
+    dialect: str
+    pack: Pack
+    ropes: set[Rope] = field(default_factory=set)
+
+    def constants(self) -> Iterator[int]:
+        spec, scheme = self.spec, self.scheme
+        hidden, vocabulary = spec.hidden_size, spec.vocab_size
+        yield from self.matrix(vocabulary, hidden, scheme.embed)
+        yield from self.look_up(vocabulary, hidden, scheme.embed)
+        for layer in spec.layers:
+            if isinstance(layer.mixer, Attention) and isinstance(layer.ffn, MLP):
+                yield from self.attention(layer.mixer)
+                yield from self.feed_forward(layer.ffn)
+        yield from self.vector(hidden)
+        if not spec.tied:
+            yield from self.matrix(vocabulary, hidden, scheme.head or scheme.embed)
+        yield from self.vector(vocabulary * spec.head_bias)
+
+    def matrix(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
+        yield from (size for size in _matrix(rows, columns, grid, self.dialect, self.pack) if size)
+
+    def look_up(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
+        """What the embedding's rows need beside the matrix."""
+        kernel = kernel_grid(grid, self.pack)
+        if kernel is not None and not kernel.symmetric and self.dialect == "contrib":
+            yield from self.constant(rows * -(-columns // (kernel_block(kernel) or 1)))  # zero points, unpacked
+        if kernel is not None and grid.zero == "float":
+            yield from self.constant(8 * columns)  # each channel's group
+
+    def vector(self, length: int) -> Iterator[int]:
+        yield from self.constant(4 * length)
+
+    def constant(self, size: int) -> Iterator[int]:
+        if size >= INLINE:
+            yield size
+
+    def attention(self, a: Attention) -> Iterator[int]:
+        spec, linear = self.spec, self.scheme.linear
+        q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "post"))
+        yield from self.matrix(q + 2 * kv, spec.hidden_size, linear)
+        yield from self.vector((q + 2 * kv) * a.qkv_bias)
+        if a.qk_norm != "none":
+            yield from self.vector(a.head_dim if a.qk_norm == "head" else q)
+            yield from self.vector(a.head_dim if a.qk_norm == "head" else kv)
+        if a.rope is not None and a.rope not in self.ropes:
+            self.ropes.add(a.rope)
+            for _ in ("cosines", "sines"):
+                yield from self.vector(self.positions(a.rope) * (a.rope.dim // 2))
+        yield from self.matrix(spec.hidden_size, q, linear)
+        yield from self.vector(spec.hidden_size * a.o_bias)
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "pre"))
+
+    def positions(self, rope: Rope) -> int:
+        """Rows of the rotary tables: two sets of frequencies, chosen by length, are one below the other."""
+        switch, longest = switch_length(rope, self.spec.max_positions), self.spec.max_positions
+        return longest if switch is None or switch >= longest else switch + longest
+
+    def feed_forward(self, f: MLP) -> Iterator[int]:
+        spec, linear = self.spec, self.scheme.linear
+        wide = f.intermediate * (2 if f.gated else 1)
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "post"))
+        yield from self.matrix(wide, spec.hidden_size, linear)
+        yield from self.vector(wide * f.bias)
+        yield from self.matrix(spec.hidden_size, f.intermediate, linear)
+        yield from self.vector(spec.hidden_size * f.bias)
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "pre"))
