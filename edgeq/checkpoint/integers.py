@@ -7,33 +7,12 @@ is multiplied out. So kernels for 2, 4 and 8 bits run them all, bit for bit.
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.checkpoint.codebooks import codebook
+from edgeq.checkpoint.integer_grids import integer_bits, integer_grid, integers_of
 from edgeq.checkpoint.tensor import QuantizedTensor, group_offsets, group_scales
 from edgeq.errors import EdgeqError
-from edgeq.scheme import Grid
-
-_FACTORS = (1, 2)  # powers of two: dividing a scale by them is exact
-
-
-def integer_bits(grid: Grid) -> int | None:
-    """The fewest bits of an integer grid with the same values, but for a float number a group that is added where the
-    grid has minima; None where there is none (nf4)."""
-    if grid.kind == "float":
-        return None
-    if grid.codebook is None:
-        return grid.bits
-    found = _integers(grid.codebook)
-    return None if found is None else _bits(found[0])
-
-
-def integer_grid(grid: Grid, bits: int) -> Grid:
-    """The grid that `as_integers` gives."""
-    return Grid("int", bits, grid.group_size, "none" if grid.symmetric else "int", "f32")
 
 
 def as_integers(weight: QuantizedTensor, bits: int) -> QuantizedTensor:
@@ -49,8 +28,8 @@ def as_integers(weight: QuantizedTensor, bits: int) -> QuantizedTensor:
     scales = group_scales(grid, weight.parameters, weight.shape[1])
     middle = 1 << (bits - 1)
     if grid.codebook is not None:
-        values, factor = _integers(grid.codebook) or (np.zeros(0, np.int64), 1)
-        codes = (values + middle).astype(np.uint8)[weight.codes]
+        values, factor = integers_of(grid.codebook)
+        codes = (np.array(values) + middle).astype(np.uint8)[weight.codes]
         return QuantizedTensor(integer_grid(grid, bits), codes, scales / np.float32(factor))
     shift = middle - (grid.levels >> 1) if grid.symmetric else 0  # a symmetric grid stays so: zero is in the middle
     codes = weight.codes + np.uint8(shift)
@@ -74,19 +53,3 @@ def as_integers_and_offsets(weight: QuantizedTensor, bits: int) -> tuple[Quantiz
     zeros = np.where(exact, middle, 0).astype(np.uint8)
     offsets = np.where(exact, moved, minima).astype(np.float32)
     return QuantizedTensor(integer_grid(grid, bits), weight.codes, scales, zeros), offsets
-
-
-@cache
-def _integers(name: str) -> tuple[npt.NDArray[np.int64], int] | None:
-    """A codebook as integers, and what they have to be divided by; None where it is not evenly spaced enough."""
-    table = codebook(name)
-    for factor in _FACTORS:
-        values = table * np.float32(factor)
-        if np.array_equal(values, np.rint(values)) and values.min() >= -128 and values.max() <= 127:
-            return values.astype(np.int64), factor
-    return None
-
-
-def _bits(values: npt.NDArray[np.int64]) -> int:
-    low, high = int(values.min()), int(values.max())
-    return next(b for b in range(1, 9) if -(1 << (b - 1)) <= low and high < 1 << (b - 1))

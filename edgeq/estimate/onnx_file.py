@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from edgeq.checkpoint.pack import packed_width
-from edgeq.decoder.rope import switch_length
 from edgeq.estimate.onnx_grids import Pack, kernel_grid
 from edgeq.estimate.onnx_grids import block_size as kernel_block
 from edgeq.model.spec import MLP, Attention, ModelSpec, Rope
@@ -65,13 +63,13 @@ def _matrix(rows: int, columns: int, grid: Grid, dialect: str, pack: Pack) -> It
     blocks = -(-columns // (kernel_block(kernel) or 1))
     zeros = 0 if kernel.symmetric else blocks
     if dialect == "standard":  # packed over the whole tensor
-        yield packed_width(rows * columns, kernel.bits)
+        yield _packed(rows * columns, kernel.bits)
         yield 4 * rows * blocks
-        yield packed_width(rows * zeros, kernel.bits)
+        yield _packed(rows * zeros, kernel.bits)
         return
-    yield rows * blocks * packed_width(kernel_block(kernel) or 1, kernel.bits)
+    yield rows * blocks * _packed(kernel_block(kernel) or 1, kernel.bits)
     yield 4 * rows * blocks
-    yield rows * packed_width(zeros, kernel.bits)
+    yield rows * _packed(zeros, kernel.bits)
 
 
 def _unpacked(rows: int, columns: int, grid: Grid) -> Iterator[int]:
@@ -90,6 +88,10 @@ def _unpacked(rows: int, columns: int, grid: Grid) -> Iterator[int]:
     yield groups * {"none": 0, "int": 1, "float": 1 if supers else of_scale}[grid.zero]
     yield supers * of_scale
     yield supers * of_scale * minima
+
+
+def _packed(codes: int, bits: int) -> int:
+    return -(-codes * bits // 8)
 
 
 def _groups(columns: int, size: int) -> int:
@@ -157,8 +159,9 @@ class _File:
 
     def positions(self, rope: Rope) -> int:
         """Rows of the rotary tables: two sets of frequencies, chosen by length, are one below the other."""
-        switch, longest = switch_length(rope, self.spec.max_positions), self.spec.max_positions
-        return longest if switch is None or switch >= longest else switch + longest
+        longest = self.spec.max_positions
+        switch = rope.original_max_positions or longest
+        return switch + longest if rope.kind == "longrope" and switch < longest else longest
 
     def feed_forward(self, f: MLP) -> Iterator[int]:
         spec, linear = self.spec, self.scheme.linear

@@ -6,11 +6,12 @@ and blocks of 16 to 256 channels; 2-bit codes have a fast kernel only for blocks
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
-from edgeq.checkpoint.integers import integer_bits, integer_grid
-from edgeq.scheme import Grid
+from edgeq.checkpoint.integer_grids import integer_bits, integer_grid
+from edgeq.scheme import Grid, Scheme
 
 Pack = Literal["fast", "small"]
 PACKS = ("fast", "small")
@@ -40,3 +41,10 @@ def kernel_grid(grid: Grid, pack: Pack = "fast") -> Grid | None:
         if needed <= bits and block_size(integer_grid(grid, bits)) is not None:
             return integer_grid(grid, bits) if bits == grid.bits or pack == "fast" else None
     return None
+
+
+def on_kernels(scheme: Scheme) -> Scheme:
+    """The scheme with the grids that its matrices are stored on where a kernel runs them, and its own elsewhere."""
+    head = None if scheme.head is None else kernel_grid(scheme.head) or scheme.head
+    linear, embed = (kernel_grid(g) or g for g in (scheme.linear, scheme.embed))
+    return replace(scheme, linear=linear, embed=embed, head=head)

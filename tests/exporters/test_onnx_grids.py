@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from edgeq.artifact import Artifact
-from edgeq.checkpoint.integers import as_integers, as_integers_and_offsets, integer_bits
+from edgeq.checkpoint.integer_grids import integer_bits
+from edgeq.checkpoint.integers import as_integers, as_integers_and_offsets
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.decoder.torch_model import TorchModel
 from edgeq.errors import EdgeqError
