@@ -9,26 +9,30 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.runtimes.onnxruntime.engine import OnnxEngine, bind_input
-from edgeq.runtimes.onnxruntime.graph import Cache
+
+Flat = npt.NDArray[Any]
 
 
 class GrowingEngine(OnnxEngine):
     """Past and present of each layer are two buffers that change places at each step: the operator appends by copying.
 
-    Both have room for `capacity` tokens; what is bound is their beginning, as long as the sequence is.
+    Both have room for `capacity` tokens; what is bound is their beginning, [1, kv_heads, tokens, width].
     """
 
-    _pairs: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]  # of each past input: the tokens so far, and a spare
+    # How many tokens the buffers hold, and of each past input the buffer that holds them, and a spare. One object, so
+    # that an interrupt (Ctrl-C) between two statements leaves both as they belong together.
+    _held: tuple[int, dict[str, tuple[Flat, Flat]]] = (0, {})
 
     def _grow(self, capacity: int) -> None:
-        pairs = getattr(self, "_pairs", {})
-        self._pairs = {}
+        held, pairs = self._held
+        larger = {}
         for cache in self.graph.caches:
-            fresh = [np.zeros(cache.kv_heads * capacity * cache.width, cache.dtype) for _ in range(2)]
+            first, spare = (np.zeros(cache.kv_heads * capacity * cache.width, cache.dtype) for _ in range(2))
             if cache.past in pairs:
-                used = cache.kv_heads * self._position * cache.width
-                fresh[0][:used] = pairs.pop(cache.past)[0][:used]
-            self._pairs[cache.past] = (fresh[0], fresh[1])
+                used = cache.kv_heads * held * cache.width
+                first[:used] = pairs[cache.past][0][:used]
+            larger[cache.past] = (first, spare)
+        self._held = held, larger
         self._capacity = capacity
 
     def _bind_fixed(self) -> None:
@@ -36,41 +40,41 @@ class GrowingEngine(OnnxEngine):
         self._place = np.zeros((1, 1), np.int64)
         bind_input(self._one, "position_ids", self._place, (1, 1))
 
-    def _run(self, binding: Any) -> None:
-        tokens = 1 if binding is self._one else self._tokens
-        begin, end = self._position, self._position + tokens
-        if binding is self._one:
-            self._place[0, 0] = begin
-        else:
-            self._places = np.arange(begin, end)[None]
-            bind_input(binding, "position_ids", self._places, (1, tokens))
-        for cache in self.graph.caches:
-            past, present = self._pairs[cache.past]
-            shapes = [(1, cache.kv_heads, n, cache.width) for n in (begin, end)]
-            bind_input(binding, cache.past, past, shapes[0])
-            binding.bind_output(cache.present, "cpu", 0, cache.dtype, shapes[1], present.ctypes.data)
-        super()._run(binding)
-        self._pairs = {name: (present, past) for name, (past, present) in self._pairs.items()}
-
     def _forward(self, ids: Sequence[int], rows: npt.NDArray[Any]) -> None:
         self._tokens = len(ids)
         super()._forward(ids, rows)
 
-    def rewind(self, position: int) -> None:
-        before = self._position
-        super().rewind(position)
-        if position < before:
-            for cache in self.graph.caches:
-                self._cut(cache, before, position)
+    def _run(self, binding: Any) -> None:
+        begin = self._position
+        if self._held[0] != begin:
+            self._cut(begin)
+        if binding is self._one:
+            end = begin + 1
+            self._place[0, 0] = begin
+        else:
+            end = begin + self._tokens
+            self._places = np.arange(begin, end)[None]
+            bind_input(binding, "position_ids", self._places, (1, self._tokens))
+        for cache in self.graph.caches:
+            past, present = self._held[1][cache.past]
+            bind_input(binding, cache.past, past, (1, cache.kv_heads, begin, cache.width))
+            shape = (1, cache.kv_heads, end, cache.width)
+            binding.bind_output(cache.present, "cpu", 0, cache.dtype, shape, present.ctypes.data)
+        super()._run(binding)
+        self._held = end, {name: (present, past) for name, (past, present) in self._held[1].items()}
 
-    def _cut(self, cache: Cache, before: int, position: int) -> None:
-        """Keep the first tokens of every head: they lie one after the other, as many as there are."""
-        past, spare = self._pairs[cache.past]
-        shapes = [(cache.kv_heads, n, cache.width) for n in (before, position)]
-        sizes = [int(np.prod(shape)) for shape in shapes]
-        spare[: sizes[1]].reshape(shapes[1])[:] = past[: sizes[0]].reshape(shapes[0])[:, :position]
-        self._pairs[cache.past] = (spare, past)
+    def _cut(self, position: int) -> None:
+        """Keep the first tokens of every head, which lie head after head."""
+        held, pairs = self._held
+        kept = {}
+        for cache in self.graph.caches:
+            past, spare = pairs[cache.past]
+            before, after = ((cache.kv_heads, n, cache.width) for n in (held, position))
+            old = past[: int(np.prod(before))].reshape(before)
+            spare[: int(np.prod(after))].reshape(after)[:] = old[:, :position]
+            kept[cache.past] = (spare, past)
+        self._held = position, kept
 
     def close(self) -> None:
         super().close()
-        self._pairs = {}
+        self._held = 0, {}

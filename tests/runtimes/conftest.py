@@ -98,9 +98,18 @@ def changed_artifact() -> Callable[..., Path]:
     return changed
 
 
+def _weights(**changes: object) -> RandomWeights:
+    return RandomWeights(read_config({**CONFIG, **changes}, name="tiny"))
+
+
 def _export(out: Path, **changes: object) -> Path:
-    spec = read_config({**CONFIG, **changes}, name="tiny")
-    return export(RandomWeights(spec), out).path
+    return export(_weights(**changes), out).path
+
+
+@pytest.fixture(scope="session")
+def random_weights() -> Callable[..., RandomWeights]:
+    """Of the tiny model with some of its configuration changed."""
+    return _weights
 
 
 @pytest.fixture(scope="session")
