@@ -130,6 +130,8 @@ class _File:
         kernel = kernel_grid(grid, self.pack)
         if kernel is not None and not kernel.symmetric and self.dialect == "contrib":
             yield from self.constant(rows * -(-columns // (kernel_block(kernel) or 1)))  # zero points, unpacked
+        if kernel is not None and self.dialect == "standard":
+            yield from self.constant(8 * columns)  # each channel's block
         if kernel is not None and grid.zero == "float":
             yield from self.constant(8 * columns)  # each channel's group
 

@@ -38,20 +38,31 @@ class StandardMatrices(Matrices):
     def _kernel_rows(self, ids: str, name: str, weight: QuantizedTensor) -> str:
         """Embedding rows. Only theirs are dequantized: the codes, scales and zero points of their columns are gathered.
 
-        onnxruntime gathers no element smaller than a byte. So those are cast first, which it does once, at load. And it
-        fuses no product whose weight is read elsewhere too: what is read here has a second name for the same bytes.
+        Three limits of runtimes: onnxruntime gathers no element smaller than a byte, so those are cast first, which it
+        does once, at load; it fuses no product whose weight is read elsewhere too, so what is read here has a second
+        name for the same bytes; and OpenVINO dequantizes constants only, so the arithmetic is spelt out.
         """
         graph = self.graph
         form, _ = self._store(name, [weight])
-        whole_bytes = TensorProto.INT8 if form.symmetric else TensorProto.UINT8
-        inputs = []
+        blocks = graph.constant(f"{name}.block_of", np.arange(form.columns) // form.block)
+        floats = {}
         for part in self._parts(name, form):
-            part = graph.alias(f"{part}.looked_up", part)
-            if form.bits < 8 and ".scales" not in part:
-                part = graph.add("Cast", [part], f"{part}.bytes", to=whole_bytes)
-            inputs.append(graph.add("Gather", [part, ids], f"{part}.picked", axis=1))
-        found = graph.add("DequantizeLinear", inputs, f"{name}.columns", axis=0, block_size=form.block)
-        return graph.add("Transpose", [found], f"{name}.rows", perm=[1, 2, 0])
+            kind = part.removeprefix(f"{name}.")
+            x = graph.alias(f"{part}.looked_up", part)
+            if form.bits < 8 and kind != "scales":
+                whole_bytes = TensorProto.INT8 if form.symmetric else TensorProto.UINT8
+                x = graph.add("Cast", [x], f"{part}.bytes", to=whole_bytes)
+            x = graph.add("Gather", [x, ids], f"{part}.picked", axis=1)
+            if kind != "scales":
+                x = graph.add("Cast", [x], f"{part}.f32", to=TensorProto.FLOAT)
+            if kind != "codes":
+                x = graph.add("Gather", [x, blocks], f"{part}.spread", axis=0)
+            floats[kind] = x
+        y = floats["codes"]
+        if "zeros" in floats:
+            y = graph.add("Sub", [y, floats["zeros"]], f"{name}.centered")
+        y = graph.add("Mul", [y, floats["scales"]], f"{name}.columns")
+        return graph.add("Transpose", [y], f"{name}.rows", perm=[1, 2, 0])
 
     def tied_product(self, x: str, name: str, stored: str, bias: F32 | None) -> str:
         """`x @ stored.T + bias` with a matrix that `rows` has stored."""

@@ -28,7 +28,9 @@ class Written:
             self._model = onnx.load(path, load_external_data=False)
         except Exception as error:  # protobuf's errors share no base
             raise EdgeqError("this is not an ONNX model", where=path, hint="Export it again") from error
-        self._makers = {out: node for node in self._model.graph.node for out in node.output if out}
+        self._makers: dict[str, onnx.NodeProto] = {
+            out: node for node in self._model.graph.node for out in node.output if out
+        }
         self._constants = {t.name: t for t in self._model.graph.initializer}
 
     def constant(self, name: str) -> Array | None:
@@ -140,8 +142,14 @@ class Written:
             functions=self._model.functions,
         )
         evaluator = ReferenceEvaluator(model)
-        empty = {"input_ids": np.zeros((1, 1), np.int64)}
-        return lambda feeds: evaluator.run(None, {**empty, **fed, **feeds})[0]
+        unasked = {"input_ids": np.zeros((1, 1), np.int64), **fed}
+
+        def evaluate(feeds: dict[str, Array]) -> Array:
+            results: Any = evaluator.run(None, {**unasked, **feeds})
+            found: Array = results[0]
+            return found
+
+        return evaluate
 
     def _blocks(self, codes: str, scales: str, zeros: str, node: onnx.NodeProto) -> Array:
         """float32 (rows, blocks * block size) of what `MatMulNBits` and `GatherBlockQuantized` read."""
