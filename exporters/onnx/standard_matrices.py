@@ -115,4 +115,5 @@ def _codes(weights: Sequence[QuantizedTensor], form: Layout) -> Iterator[Bytes]:
 
 def _flat(codes: Bytes, bits: int) -> Bytes:
     """Packed over the whole tensor, not row by row, as ONNX has it."""
-    return packing.pack_bits(np.ascontiguousarray(codes).reshape(1, -1), bits)[0]
+    packed: Bytes = packing.pack_bits(np.ascontiguousarray(codes).reshape(1, -1), bits)[0]
+    return packed

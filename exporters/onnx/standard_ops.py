@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -49,7 +50,7 @@ class StandardOps(OnnxOps):
             q, k = (self._norm_heads(x, f"{at}.{n}_norm", spec) for x, n in ((q, "q"), (k, "k")))
         q, k = self._turned(q, spec.heads, spec), self._turned(k, spec.kv_heads, spec)
         past, present = self._cache(layer, spec)
-        attributes: dict[str, float | int] = {"q_num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
+        attributes: dict[str, Any] = {"q_num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
         attributes["scale"] = spec.scale
         if spec.softcap is not None:
             attributes["softcap"] = spec.softcap
@@ -60,7 +61,7 @@ class StandardOps(OnnxOps):
         if spec.rope is None:
             return x
         tables = self._rope.inputs(spec.rope)
-        part = {} if spec.rope.dim == spec.head_dim else {"rotary_embedding_dim": spec.rope.dim}
+        part: dict[str, Any] = {} if spec.rope.dim == spec.head_dim else {"rotary_embedding_dim": spec.rope.dim}
         return self._graph.add("RotaryEmbedding", [x, *tables], f"{x}.turned", num_heads=heads, **part)
 
     def _lengths(self) -> None:
