@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgeq.estimate.onnx_grids import kernel_grid
 from edgeq.exporters.onnx import OnnxExporter
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.standard_matrices import StandardMatrices
+from edgeq.model.spec import Rope
 from edgeq.scheme import GGML_GRIDS, Grid, affine_grid, codebook_grid, int_grid
 
 IDS = np.random.default_rng(5).integers(0, 160, 20).tolist()
@@ -117,6 +119,19 @@ def test_a_tied_embedding_lies_in_the_data_file_once(weights, tmp_path, name):
         sizes[tied] = (artifact.path / "model.onnx.data").stat().st_size
     codes = 160 * 64 * GRIDS[name].bits // 8
     assert sizes[False] - sizes[True] >= codes
+
+
+def test_heads_that_onnxruntime_s_own_operator_refuses(weights, tmp_path):
+    """20 wide, 12 of them rotated."""
+    source = weights(GRIDS["int4"], layers=1)
+    layer = source.spec.layers[0]
+    mixer = replace(layer.mixer, head_dim=20, rope=Rope(10000.0, 12))
+    source.spec = replace(source.spec, layers=(replace(layer, mixer=mixer),))
+    with pytest.raises(EdgeqError, match="multiple of 16"):
+        OnnxExporter().export(source, tmp_path / "contrib")
+    artifact = OnnxExporter().export(source, tmp_path / "out", dialect="standard", accuracy_level=0)
+    expected = TorchModel(source).logits(IDS)
+    np.testing.assert_allclose(logits(artifact), expected, atol=2e-5 * np.ptp(expected), rtol=0)
 
 
 def test_two_bit_codes_take_the_versions_that_have_the_type(weights, tmp_path):
