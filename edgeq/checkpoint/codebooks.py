@@ -5,10 +5,13 @@ Values ascend, so that the nearest one is found by bisection; codes beyond a tab
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from edgeq.errors import EdgeqError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 CODEBOOKS: dict[str, tuple[float, ...]] = {
     # QLoRA (arXiv 2305.14314), appendix E: quantiles of a normal distribution, zero among them.
@@ -47,4 +50,6 @@ def codebook(name: str) -> npt.NDArray[np.float32]:
     """
     if name not in CODEBOOKS:
         raise EdgeqError(f"no codebook {name!r}", hint=f"There is: {', '.join(CODEBOOKS)}")
+    import numpy as np  # here: planning reads the tables and loads no numpy
+
     return np.array(CODEBOOKS[name], np.float32)

@@ -52,6 +52,12 @@ def command(
         "--dynamic-quantization",
         help="openvino: channels that share a scale where inputs are rounded to 8 bits [default: 32]; 0: not rounded.",
     ),
+    dialect: str | None = typer.Option(
+        None, "--dialect", help="onnx: contrib, onnxruntime's fused operators [default], or standard, ONNX's own alone."
+    ),
+    pack: str | None = typer.Option(
+        None, "--pack", help="onnx: fast, on integer kernels where one holds the same numbers [default], or small."
+    ),
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
@@ -72,6 +78,8 @@ def command(
     given = {
         "accuracy_level": accuracy_level,
         "context": context,
+        "dialect": dialect,
+        "pack": pack,
         "dtype": dtype,
         "ternary_type": ternary_type,
         "device": device,

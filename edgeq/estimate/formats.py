@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from edgeq.estimate import gguf
 from edgeq.estimate.ggml import stored_type, type_bytes
 from edgeq.estimate.gguf_header import file_bytes
-from edgeq.estimate.onnx_file import block_size, onnx_data_bytes
+from edgeq.estimate.onnx_file import matrix_bytes, onnx_data_bytes
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
@@ -35,7 +35,8 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
 
     - onnxruntime: `MatMulNBits` (contrib operator's documentation): codes (rows, G, g*bits/8) with the last block
       padded, float32 scales (rows, G), zero points of `bits` bits packed per row; a block is the largest the kernels
-      take that divides the group, 128 where a whole row shares a scale; float matrices are float32.
+      take that divides the group, 128 where a whole row shares a scale; float matrices are float32. Grids that these
+      kernels lack: `edgeq.estimate.onnx_grids`.
     - openvino: codes of 2, 4 or 8 bits packed over the whole tensor (other widths take the next of these), scales in
       the grid's dtype, zero points with the width of the codes; a group that does not divide the row is split into
       equal ones that do.
@@ -44,19 +45,16 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
     """
     if grid.kind == "float":
         return rows * columns * (4 if runtime == "onnxruntime" else grid.bits // 8)
+    if runtime == "onnxruntime":
+        return matrix_bytes(rows, columns, grid)
     if grid.kind == "gguf":
         kind = stored_type(grid.ggml_type or "Q8_0", columns)
         return rows * type_bytes(kind, columns)
     size = columns if grid.group_size == -1 else grid.group_size
-    if runtime == "onnxruntime":
-        size = block_size(grid)
     if runtime == "openvino":
         size = math.gcd(size, columns)
     groups = _ceil(columns, size)
     stored_zeros = 0 if grid.zero == "none" else rows * groups
-    if runtime == "onnxruntime":
-        zeros = rows * _ceil(groups * grid.bits, 8) if grid.zero == "int" else 4 * stored_zeros
-        return rows * groups * _ceil(size * grid.bits, 8) + 4 * rows * groups + zeros
     if runtime == "openvino":
         bits = next(b for b in (2, 4, 8) if grid.bits <= b)
         scale = 4 if grid.scale_dtype == "f32" or grid.super_size is not None else 2

@@ -1,19 +1,23 @@
-"""The size of an exported ONNX model's data file before it exists, to the byte for models that are exported.
+"""The size of an exported ONNX model's data file before it exists, to the byte for dense models.
 
 The exporter writes the constants one after the other, as the graph meets them: large ones begin on a page, others on a
-cache line, those below 1,024 bytes stay in the graph. Query, key and value are one matrix, gate and up another; the
-embedding's zero points are there twice, packed for the head and unpacked for the look-up.
+cache line; those below 1,024 bytes stay in the graph unless they are a quantized matrix's. Query, key and value are one
+matrix, gate and up another. In the contrib dialect the embedding's zero points are there twice, packed for the head and
+unpacked for the look-up. What functions unpack is stored as `exporters/onnx/planes.py` has it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from edgeq.estimate.onnx_grids import Pack, kernel_grid
+from edgeq.estimate.onnx_grids import block_size as kernel_block
 from edgeq.model.names import loadable
 from edgeq.model.spec import MLP, Attention, ModelSpec, MoE, Rope
-from edgeq.scheme import Grid, Scheme
+from edgeq.scheme import GGML_GRIDS, Grid, Scheme
 
 INLINE, PAGE, LINE = 1024, 4096, 64
 
@@ -25,8 +29,19 @@ def block_size(grid: Grid) -> int:
     return math.gcd(grid.group_size, 128 if grid.bits == 2 else 256)
 
 
-class _Streamed(int):
-    """Bytes of a part of a quantized matrix, which is in the data file however small."""
+@lru_cache(maxsize=512)
+def onnx_data_bytes(spec: ModelSpec, scheme: Scheme, *, dialect: str = "contrib", pack: Pack = "fast") -> int | None:
+    """Bytes of `model.onnx.data` with the rotary tables of the model's full context; None for what isn't exported,
+    float weights, and llama.cpp's mixtures of block types."""
+    if not loadable(spec) or scheme.gguf_type is not None or not all(map(_known, (scheme.linear, scheme.embed))):
+        return None
+    mixtures = [x.ffn for x in spec.layers if isinstance(x.ffn, MoE)]
+    if (mixtures and dialect == "standard") or any(expert_block(spec, f, scheme.linear) is None for f in mixtures):
+        return None
+    end = 0
+    for size in _File(spec, scheme, dialect, pack).constants():
+        end += -end % (PAGE if size >= PAGE else LINE) + size
+    return end
 
 
 def expert_block(spec: ModelSpec, ffn: MoE, grid: Grid) -> int | None:
@@ -35,103 +50,166 @@ def expert_block(spec: ModelSpec, ffn: MoE, grid: Grid) -> int | None:
     return block if block >= 16 else None
 
 
-@lru_cache(maxsize=512)
-def onnx_data_bytes(spec: ModelSpec, scheme: Scheme) -> int | None:
-    """Bytes of `model.onnx.data` with the rotary tables of the model's full context; None for what isn't exported."""
-    if not loadable(spec) or scheme.linear.kind != "int" or scheme.embed.kind != "int":
-        return None
-    if any(expert_block(spec, x.ffn, scheme.linear) is None for x in spec.layers if isinstance(x.ffn, MoE)):
-        return None
-    end = 0
-    for size in _constants(spec, scheme):
-        if size >= INLINE or isinstance(size, _Streamed):
-            end += -end % (PAGE if size >= PAGE else LINE) + size
-    return end
+def _known(grid: Grid) -> bool:
+    return grid.kind in ("int", "codebook") or (grid.kind == "gguf" and grid.ggml_type in GGML_GRIDS)
 
 
-def _constants(spec: ModelSpec, scheme: Scheme) -> Iterator[int]:
-    hidden, vocabulary = spec.hidden_size, spec.vocab_size
-    yield from _matrix(vocabulary, hidden, scheme.embed)
-    if not scheme.embed.symmetric:
-        yield vocabulary * -(-hidden // block_size(scheme.embed))  # unpacked, for the look-up
-    ropes: set[Rope] = set()
-    for layer in spec.layers:
-        mixer, ffn = layer.mixer, layer.ffn
-        if isinstance(mixer, Attention):
-            yield from _attention(spec, scheme, mixer, ropes)
-        if isinstance(ffn, MLP):
-            yield from _feed_forward(spec, scheme, ffn)
-        elif isinstance(ffn, MoE):
-            yield from _mixture(spec, scheme, ffn)
-    yield 4 * hidden
-    if not spec.tied:
-        yield from _matrix(vocabulary, hidden, scheme.head or scheme.embed)
+def matrix_bytes(rows: int, columns: int, grid: Grid, *, dialect: str = "contrib", pack: Pack = "fast") -> int:
+    """Bytes of a matrix in the data file, without what lies between its parts."""
+    return sum(_matrix(rows, columns, grid, dialect, pack))
 
 
-def _matrix(rows: int, columns: int, grid: Grid, block: int | None = None) -> Iterator[int]:
-    """Codes, float32 scales and packed zero points; a float matrix whole."""
+def _matrix(rows: int, columns: int, grid: Grid, dialect: str, pack: Pack) -> Iterator[int]:
+    """Codes, float32 scales and packed zero points, after the offsets of a grid with minima; a float matrix whole."""
     if grid.kind == "float":
         yield 4 * rows * columns
         return
-    block = block or block_size(grid)
-    blocks = -(-columns // block)
-    yield _Streamed(rows * blocks * block * grid.bits // 8)
-    yield _Streamed(4 * rows * blocks)
-    if not grid.symmetric:
-        yield _Streamed(rows * -(-blocks * grid.bits // 8))
+    kernel = kernel_grid(grid, pack)
+    if kernel is None:
+        yield from _unpacked(rows, columns, grid)
+        return
+    if grid.zero == "float":
+        yield 4 * rows * _groups(columns, grid.group_size)
+    blocks = -(-columns // (kernel_block(kernel) or 1))
+    zeros = 0 if kernel.symmetric else blocks
+    if dialect == "standard":  # packed over the whole tensor
+        yield _packed(rows * columns, kernel.bits)
+        yield 4 * rows * blocks
+        yield _packed(rows * zeros, kernel.bits)
+        return
+    yield rows * blocks * _packed(kernel_block(kernel) or 1, kernel.bits)
+    yield 4 * rows * blocks
+    yield rows * _packed(zeros, kernel.bits)
 
 
-def _attention(spec: ModelSpec, scheme: Scheme, a: Attention, ropes: set[Rope]) -> Iterator[int]:
-    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    if spec.norm_layout != "post":
-        yield 4 * spec.hidden_size
-    yield from _matrix(q + 2 * kv, spec.hidden_size, scheme.linear)
-    if a.qkv_bias:
-        yield 4 * (q + 2 * kv)
-    if a.qk_norm != "none":
-        yield 4 * (a.head_dim if a.qk_norm == "head" else q)
-        yield 4 * (a.head_dim if a.qk_norm == "head" else kv)
-    if a.rope is not None and a.rope not in ropes:
-        ropes.add(a.rope)
-        yield from (4 * spec.max_positions * (a.rope.dim // 2),) * 2
-    if a.sinks:
-        yield 4 * a.heads
-    yield from _matrix(spec.hidden_size, q, scheme.linear)
-    if a.o_bias:
-        yield 4 * spec.hidden_size
-    if spec.norm_layout != "pre":
-        yield 4 * spec.hidden_size
+def _unpacked(rows: int, columns: int, grid: Grid) -> Iterator[int]:
+    """The inputs of a function, in order: a code's pieces, scales, zero points or minima, super-scales."""
+    unit = grid.group_size if grid.super_size in (None, -1) else grid.super_size
+    step = math.lcm(8, unit) if unit and unit > 0 else 8
+    channels = -(-columns // step) * step
+    for width in (8, 4, 2, 1):
+        if grid.bits & width:
+            yield channels * width // 8 * rows
+    groups = rows * _groups(channels, grid.group_size)
+    of_scale = 2 if grid.scale_dtype == "f16" else 4
+    supers = 0 if grid.super_size is None else rows * _groups(channels, grid.super_size)
+    minima = grid.zero == "float"
+    yield groups * (1 if supers else of_scale)
+    yield groups * {"none": 0, "int": 1, "float": 1 if supers else of_scale}[grid.zero]
+    yield supers * of_scale
+    yield supers * of_scale * minima
 
 
-def _feed_forward(spec: ModelSpec, scheme: Scheme, f: MLP) -> Iterator[int]:
-    if spec.norm_layout != "post":
-        yield 4 * spec.hidden_size
-    wide = f.intermediate * (2 if f.gated else 1)
-    yield from _matrix(wide, spec.hidden_size, scheme.linear)
-    if f.bias:
-        yield 4 * wide
-    yield from _matrix(spec.hidden_size, f.intermediate, scheme.linear)
-    if f.bias:
-        yield 4 * spec.hidden_size
-    if spec.norm_layout != "pre":
-        yield 4 * spec.hidden_size
+def _packed(codes: int, bits: int) -> int:
+    return -(-codes * bits // 8)
 
 
-def _mixture(spec: ModelSpec, scheme: Scheme, f: MoE) -> Iterator[int]:
-    hidden, block = spec.hidden_size, expert_block(spec, f, scheme.linear)
-    if spec.norm_layout != "post":
-        yield 4 * hidden
-    yield 4 * f.experts * hidden
-    if f.router_bias:
-        yield 4 * f.experts
-    yield from _matrix(2 * f.experts * f.intermediate, hidden, scheme.linear, block)
-    yield from _matrix(f.experts * hidden, f.intermediate, scheme.linear, block)
-    if f.expert_bias:
-        yield from (4 * f.experts * 2 * f.intermediate, 4 * f.experts * hidden)
-    if f.shared_intermediate:
-        yield from _matrix(2 * f.shared_intermediate, hidden, scheme.linear)
-        yield from _matrix(hidden, f.shared_intermediate, scheme.linear)
-    if f.shared_gate:
-        yield 4 * hidden
-    if spec.norm_layout != "pre":
-        yield 4 * hidden
+def _groups(columns: int, size: int) -> int:
+    return 1 if size == -1 else -(-columns // size)
+
+
+@dataclass
+class _File:
+    """Sizes of the constants of one export that are in its data file, in the order that they are written."""
+
+    spec: ModelSpec
+    scheme: Scheme
+    dialect: str
+    pack: Pack
+    ropes: set[Rope] = field(default_factory=set)
+
+    def constants(self) -> Iterator[int]:
+        spec, scheme = self.spec, self.scheme
+        hidden, vocabulary = spec.hidden_size, spec.vocab_size
+        yield from self.matrix(vocabulary, hidden, scheme.embed)
+        yield from self.look_up(vocabulary, hidden, scheme.embed)
+        for layer in spec.layers:
+            if isinstance(layer.mixer, Attention):
+                yield from self.attention(layer.mixer)
+            if isinstance(layer.ffn, MLP):
+                yield from self.feed_forward(layer.ffn)
+            elif isinstance(layer.ffn, MoE):
+                yield from self.mixture(layer.ffn)
+        yield from self.vector(hidden)
+        if not spec.tied:
+            yield from self.matrix(vocabulary, hidden, scheme.head or scheme.embed)
+        yield from self.vector(vocabulary * spec.head_bias)
+
+    def matrix(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
+        yield from (size for size in _matrix(rows, columns, grid, self.dialect, self.pack) if size)
+
+    def look_up(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
+        """What the embedding's rows need beside the matrix."""
+        kernel = kernel_grid(grid, self.pack)
+        if kernel is not None and not kernel.symmetric and self.dialect == "contrib":
+            yield from self.constant(rows * -(-columns // (kernel_block(kernel) or 1)))  # zero points, unpacked
+        if kernel is not None and self.dialect == "standard":
+            yield from self.constant(8 * columns)  # each channel's block
+        if kernel is not None and grid.zero == "float":
+            yield from self.constant(8 * columns)  # each channel's group
+
+    def vector(self, length: int) -> Iterator[int]:
+        yield from self.constant(4 * length)
+
+    def constant(self, size: int) -> Iterator[int]:
+        if size >= INLINE:
+            yield size
+
+    def attention(self, a: Attention) -> Iterator[int]:
+        spec, linear = self.spec, self.scheme.linear
+        q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "post"))
+        yield from self.matrix(q + 2 * kv, spec.hidden_size, linear)
+        yield from self.vector((q + 2 * kv) * a.qkv_bias)
+        if a.qk_norm != "none":
+            yield from self.vector(a.head_dim if a.qk_norm == "head" else q)
+            yield from self.vector(a.head_dim if a.qk_norm == "head" else kv)
+        if a.rope is not None and a.rope not in self.ropes:
+            self.ropes.add(a.rope)
+            for _ in ("cosines", "sines"):
+                yield from self.vector(self.positions(a.rope) * (a.rope.dim // 2))
+        yield from self.vector(a.heads * a.sinks)
+        yield from self.matrix(spec.hidden_size, q, linear)
+        yield from self.vector(spec.hidden_size * a.o_bias)
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "pre"))
+
+    def positions(self, rope: Rope) -> int:
+        """Rows of the rotary tables: two sets of frequencies, chosen by length, are one below the other."""
+        longest = self.spec.max_positions
+        switch = rope.original_max_positions or longest
+        return switch + longest if rope.kind == "longrope" and switch < longest else longest
+
+    def feed_forward(self, f: MLP) -> Iterator[int]:
+        spec, linear = self.spec, self.scheme.linear
+        wide = f.intermediate * (2 if f.gated else 1)
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "post"))
+        yield from self.matrix(wide, spec.hidden_size, linear)
+        yield from self.vector(wide * f.bias)
+        yield from self.matrix(spec.hidden_size, f.intermediate, linear)
+        yield from self.vector(spec.hidden_size * f.bias)
+        yield from self.vector(spec.hidden_size * (spec.norm_layout != "pre"))
+
+    def mixture(self, f: MoE) -> Iterator[int]:
+        spec, linear = self.spec, self.scheme.linear
+        hidden = spec.hidden_size
+        yield from self.vector(hidden * (spec.norm_layout != "post"))
+        yield from self.vector(f.experts * hidden)
+        yield from self.vector(f.experts * f.router_bias)
+        yield from self.experts(2 * f.experts * f.intermediate, hidden, f)
+        yield from self.experts(f.experts * hidden, f.intermediate, f)
+        yield from self.vector(f.experts * 2 * f.intermediate * f.expert_bias)
+        yield from self.vector(f.experts * hidden * f.expert_bias)
+        if f.shared_intermediate:
+            yield from self.matrix(2 * f.shared_intermediate, hidden, linear)
+            yield from self.matrix(hidden, f.shared_intermediate, linear)
+        yield from self.vector(hidden * f.shared_gate)
+        yield from self.vector(hidden * (spec.norm_layout != "pre"))
+
+    def experts(self, rows: int, columns: int, f: MoE) -> Iterator[int]:
+        """Codes, float32 scales and packed zero points of all experts' matrices, one below the other."""
+        grid = self.scheme.linear
+        blocks = columns // (expert_block(self.spec, f, grid) or 1)
+        yield rows * columns * grid.bits // 8
+        yield 4 * rows * blocks
+        if not grid.symmetric:
+            yield rows * _packed(blocks, grid.bits)

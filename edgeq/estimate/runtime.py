@@ -18,6 +18,7 @@ from __future__ import annotations
 from edgeq.estimate.formats import grid_bytes, weight_bytes
 from edgeq.estimate.kv import kv_cache_bytes
 from edgeq.estimate.onnx_file import block_size
+from edgeq.estimate.onnx_grids import kernel_grid, on_kernels
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
@@ -40,6 +41,9 @@ def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int)
     """
     if target != "onnxruntime/cpu" or scheme.gguf_type is not None:
         return None
+    grids = (scheme.linear, scheme.embed, scheme.head or scheme.embed)
+    if any(g.kind != "float" and kernel_grid(g) is None for g in grids):
+        return None
     fixed = _LIBRARIES + spec.vocab_size * _TOKENIZER_ENTRY + spec.n_layers * _LAYER_NODES * _NODE_BYTES
     growth = int(_GROWTH * kv_cache_bytes(spec, context, kv_dtype="f32", target=target))
     return fixed + growth + resident_weight_bytes(spec, scheme) - weight_bytes(spec, scheme, target)
@@ -47,7 +51,7 @@ def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int)
 
 def resident_weight_bytes(spec: ModelSpec, scheme: Scheme) -> int:
     """Bytes of memory that weights take once onnxruntime has loaded them, mapped pages in use included."""
-    total = 0
+    total, scheme = 0, on_kernels(scheme)
     for t in tensors(spec):
         columns = t.shape[-1]
         rows = t.numel // columns

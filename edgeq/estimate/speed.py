@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from edgeq.device.spec import Device
 from edgeq.estimate.ceiling import ceiling, prefill_flop
 from edgeq.estimate.onnx_file import block_size
+from edgeq.estimate.onnx_grids import on_kernels
 from edgeq.estimate.prior import Basis, Expected, prior_decode
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec
 from edgeq.scheme import Grid, Scheme
@@ -109,7 +110,7 @@ def expected_prefill(
     """
     rates = _rates(device, target)
     rate = rates.get(f"{_BASE}-prefill")
-    if rate is not None and _fits(spec, scheme, rates):
+    if rate is not None and _fits(spec, on_kernels(scheme), rates):
         seconds = prefill_flop(spec, prompt) / (rate * _scale(device, threads))
         seconds += math.ceil(prompt / _CHUNK) * sum(_block(spec, layer, rates) for layer in spec.layers)
         return Expected(prompt / (_STEADY * seconds), BASIS, f"{rate / 1e9:.0f} GFLOP/s at 64 tokens")
@@ -121,7 +122,7 @@ def decode_parts(
     device: Device, spec: ModelSpec, scheme: Scheme, target: str, *, context: int = 512, threads: int | None = None
 ) -> Parts | None:
     """Where a decoding step's time goes; None when this device's kernels were not measured or the graph has others."""
-    rates = _rates(device, target)
+    rates, scheme = _rates(device, target), on_kernels(scheme)
     if not _fits(spec, scheme, rates):
         return None
     slower = _STEADY / _scale(device, threads)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
+from edgeq.estimate.onnx_grids import kernel_grid
 from edgeq.estimate.pool import ACCELERATOR_KINDS, accelerator
 from edgeq.scheme import Grid, Scheme
 
@@ -56,21 +57,21 @@ def _slow(reason: str) -> Support:
     return Support("slow", reason)
 
 
-_ONNX_BITS = {2, 4, 8}
 _PHONES = ("Android", "iOS")
 
 
 def _onnxruntime(scheme: Scheme, device: Device) -> Support:
     """Measured with onnxruntime 1.31: see the limits of `MatMulNBits` in docs and in the exporter."""
     grid = scheme.linear
-    if grid.kind == "gguf":
-        return _refused("GGUF block types are llama.cpp's own")
+    if scheme.gguf_type is not None:
+        return _refused("mixtures of GGUF block types are llama.cpp's own")
     if grid.kind == "float":
         return FAST if grid.bits == 32 else _refused("its graph computes in float32: 16 bits would be stored as 32")
-    if grid.bits not in _ONNX_BITS:
-        return _refused(f"no {grid.bits}-bit kernel: 2, 4 and 8 bits only")
-    if grid.bits == 2 and grid.group_size not in {-1, 32, 64, 128}:
-        return _slow("2-bit kernels are fast in groups of 32, 64 and 128 only")
+    kernel = kernel_grid(grid)
+    if kernel is None:
+        return _slow("no kernel for this grid: its codes are unpacked to float32 at every token")
+    if kernel.bits != grid.bits:
+        return Support("fast", f"its {grid.bits}-bit codes are stored as {kernel.bits}-bit ones, which have a kernel")
     return FAST
 
 

@@ -15,10 +15,10 @@ class OnnxExporter:
     """`edgeq.registry.Exporter` for onnxruntime. onnx itself is imported when an export begins."""
 
     name = "onnx"
-    options = frozenset({"accuracy_level", "context"})
+    options = frozenset({"accuracy_level", "context", "dialect", "pack"})
 
     def refuses(self, grid: Grid) -> str | None:
-        """Why this grid can't be stored losslessly for fast kernels, or None when it can."""
+        """Why this grid can't be stored losslessly, or None when it can, if only for slow unpacking."""
         return refuses(grid)
 
     def export(self, checkpoint: Any, out: Path, *, progress: Progress | None = None, **options: Any) -> Artifact:
@@ -30,6 +30,16 @@ class OnnxExporter:
         from edgeq.exporters.onnx.export import export
 
         return export(checkpoint, Path(out), progress=progress, **options)
+
+    def read_back(self, artifact: Artifact, checkpoint: Any, *, progress: Progress | None = None) -> list[str]:
+        """What of the written model is not what the checkpoint says, in words; empty when every weight is the same.
+
+        Raises:
+            EdgeqError: the files can't be read at all.
+        """
+        from edgeq.exporters.onnx.read_back import read_back
+
+        return read_back(artifact.path, checkpoint, progress=progress)
 
 
 __all__ = ["OnnxExporter"]

@@ -46,3 +46,13 @@ def genai_config(spec: ModelSpec, positions: int) -> dict[str, Any]:
         },
         "search": {"do_sample": False, "max_length": positions, "past_present_share_buffer": True},
     }
+
+
+def growing(config: dict[str, Any], accuracy_level: int) -> dict[str, Any]:
+    """The configuration for a graph in standard operators: caches that grow, positions given, and the arithmetic of the
+    fused products, which such a graph can't say itself."""
+    decoder = config["model"]["decoder"]
+    decoder["inputs"]["position_ids"] = "position_ids"
+    decoder["session_options"]["session.qdq_matmulnbits_accuracy_level"] = str(accuracy_level)
+    config["search"]["past_present_share_buffer"] = False
+    return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 Array = npt.NDArray[Any]
 
 MICROSOFT = "com.microsoft"
+EDGEQ = "edgeq"  # of the functions that a model brings along: see `edgeq.exporters.onnx.functions`
 # onnxruntime refuses IR and opset versions newer than itself, and onnx writes its newest unless told. Opset 21 has
 # every standard operator used here and runs on onnxruntime 1.20 and later.
 IR_VERSION, OPSET = 10, 21
@@ -26,7 +27,19 @@ _PAGE, _LINE = 4096, 64  # large tensors start on a page, so that a runtime can 
 class Graph:
     """Use as a context manager; `save` writes model.onnx beside the data that has been streamed out by then."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        ir: int = IR_VERSION,
+        opset: int = OPSET,
+        domains: Sequence[str] = (MICROSOFT,),
+    ) -> None:
+        self.metadata: dict[str, str] = {}
+        self._ir, self._opset = ir, opset
+        self._domains = list(domains)
+        self._functions: dict[str, Callable[[int], onnx.FunctionProto]] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []
@@ -52,6 +65,18 @@ class Graph:
         self._nodes.append(helper.make_node(op, trimmed, names, name=names[0], domain=domain, **attributes))
         return names[0]
 
+    def shape(self, constant: str) -> tuple[int, ...]:
+        return tuple(self._tensors[constant].dims)
+
+    def function(self, name: str, make: Callable[[int], onnx.FunctionProto]) -> str:
+        """The function of that name comes along with the model, made for its opset. Returns the name."""
+        self._functions.setdefault(name, make)
+        return name
+
+    def require(self, ir: int, opset: int) -> None:
+        """Something in the graph is not older than these versions."""
+        self._ir, self._opset = max(self._ir, ir), max(self._opset, opset)
+
     def rename_result(self, name: str) -> str:
         """Rename the first output of the newest node, which nothing reads yet."""
         self._nodes[-1].output[0] = name
@@ -70,18 +95,34 @@ class Graph:
         """An initializer in the data file, written part after part; the parts together fill `shape`."""
         kind = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        same = (np.asarray(part, kind) for part in parts)
+        return self._external(name, helper.np_dtype_to_tensor_dtype(kind), shape, size, same)
+
+    def packed(self, name: str, kind: int, shape: Sequence[int], bits: int, parts: Iterable[Array]) -> str:
+        """An initializer of a type of so many bits, its parts uint8, packed over the whole tensor."""
+        size = -(-int(np.prod(shape, dtype=np.int64)) * bits // 8)
+        return self._external(name, kind, shape, size, parts)
+
+    def _external(self, name: str, kind: int, shape: Sequence[int], size: int, parts: Iterable[Array]) -> str:
         align = _PAGE if size >= _PAGE else _LINE
         self._data.write(b"\0" * (-self._data.tell() % align))
         offset = self._data.tell()
         for part in parts:
-            self._data.write(np.ascontiguousarray(part, kind).data)
+            self._data.write(np.ascontiguousarray(part).data)
         if self._data.tell() - offset != size:
             raise ValueError(f"{name}: wrote {self._data.tell() - offset} bytes of {size}")
-        tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(kind), dims=list(shape))
+        tensor = TensorProto(name=name, data_type=kind, dims=list(shape))
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", "model.onnx.data"), ("offset", offset), ("length", size)):
             tensor.external_data.add(key=key, value=str(value))
         self._tensors[name] = tensor
+        return name
+
+    def alias(self, name: str, of: str) -> str:
+        """A second initializer with the bytes of one in the data file, which are there once."""
+        self._tensors[name] = TensorProto()
+        self._tensors[name].CopyFrom(self._tensors[of])
+        self._tensors[name].name = name
         return name
 
     def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
@@ -99,8 +140,13 @@ class Graph:
 
     def save(self) -> None:
         graph = helper.make_graph(self._nodes, self._name, self.inputs, self.outputs, list(self._tensors.values()))
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name="edgeq")
+        domains = [*self._domains, *([EDGEQ] if self._functions else [])]
+        opsets = [helper.make_opsetid("", self._opset), *(helper.make_opsetid(d, 1) for d in domains)]
+        bodies = [make(self._opset) for make in self._functions.values()]
+        model = helper.make_model(
+            graph, ir_version=self._ir, opset_imports=opsets, functions=bodies, producer_name="edgeq"
+        )
+        helper.set_model_props(model, self.metadata)
         self._data.flush()
         os.fsync(self._data.fileno())
         self._path.write_bytes(model.SerializeToString())

@@ -1,38 +1,65 @@
-"""Which grids onnxruntime's CPU kernels run fast, and the block size each is stored with.
-
-Measured facts behind the limits: `MatMulNBits` takes 2, 4 and 8 bits and blocks of 16 to 256 channels; 2-bit codes
-have a fast kernel only for blocks of 32, 64 and 128; a zero point that isn't an integer turns prepacking off.
-"""
+"""Which grids an ONNX graph holds, and how: `edgeq.estimate.onnx_grids` knows the kernels' limits."""
 
 from __future__ import annotations
 
-from edgeq.scheme import Grid
+from dataclasses import dataclass
 
-_BLOCKS = {2: (32, 64, 128), 4: (16, 32, 64, 128, 256), 8: (16, 32, 64, 128, 256)}
-_ROW_BLOCK = 128  # one scale a row is repeated every 128 channels: the widest block that all three kernels take
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.checkpoint.codebooks import CODEBOOKS
+from edgeq.checkpoint.integers import as_integers, as_integers_and_offsets
+from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.weights import Weight
+from edgeq.estimate.onnx_grids import Pack, block_size, kernel_grid
+from edgeq.scheme import GGML_GRIDS, Grid
 
 
 def refuses(grid: Grid) -> str | None:
-    """Why a tensor on `grid` can't be stored without loss for fast kernels, or None when it can."""
-    if grid.kind == "float":
-        return None
-    if grid.kind == "gguf":
-        return f"{grid.ggml_type or 'a gguf type'} is llama.cpp's own block format; export to gguf"
-    if grid.kind == "codebook":
-        return f"onnxruntime's fast kernels take evenly spaced values only, not the codebook {grid.codebook}"
-    if grid.bits not in _BLOCKS:
-        return f"onnxruntime has no {grid.bits}-bit kernel, only 2, 4 and 8 bits"
-    if grid.zero == "float":
-        return "onnxruntime is 100 times slower with zero points that are not integers"
-    if block_size(grid) is None:
-        sizes = ", ".join(map(str, _BLOCKS[grid.bits]))
-        return f"groups of {grid.group_size} can't be split into {grid.bits}-bit blocks of {sizes}"
+    """Why a tensor on `grid` can't be stored without loss, or None when it can, if only for slow unpacking."""
+    if grid.kind == "gguf" and grid.ggml_type not in GGML_GRIDS:
+        return f"edgeq does not know the layout of {grid.ggml_type or 'this gguf type'}"
+    if grid.codebook is not None and grid.codebook not in CODEBOOKS:
+        return f"edgeq has no codebook {grid.codebook}"
+    if grid.kind != "float" and not 1 <= grid.bits <= 8:
+        return f"codes of {grid.bits} bits can't be stored, only 1 to 8"
     return None
 
 
-def block_size(grid: Grid) -> int | None:
-    """Channels of one stored block: the group, or the largest block that divides it (its scale is then repeated)."""
-    if grid.group_size == -1:
-        return _ROW_BLOCK
-    fitting = [b for b in _BLOCKS.get(grid.bits, ()) if grid.group_size % b == 0]
-    return max(fitting, default=None)
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """A grid with minima as a kernel's integers, and offsets float32 (rows, groups) that are added to their groups."""
+
+    integers: QuantizedTensor
+    offsets: npt.NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.integers.shape
+
+
+Stored = Weight | Shifted
+
+
+def as_stored(weight: Stored, pack: Pack) -> Stored:
+    """The weight as it is stored: on a kernel's integer grid where there is one, else as it is."""
+    if not isinstance(weight, QuantizedTensor) or has_kernel(weight):
+        return weight
+    grid = kernel_grid(weight.grid, pack)
+    if grid is None:
+        return weight
+    if weight.grid.zero == "float":
+        return Shifted(*as_integers_and_offsets(weight, grid.bits))
+    return as_integers(weight, grid.bits)
+
+
+def has_kernel(weight: Stored) -> bool:
+    """onnxruntime multiplies with the weight as it is: plain integers, one scale a group."""
+    if not isinstance(weight, QuantizedTensor):
+        return False
+    grid = weight.grid
+    plain = grid.kind == "int" and grid.codebook is None and grid.super_size is None
+    return plain and kernel_grid(grid, "small") is not None
+
+
+__all__ = ["as_stored", "block_size", "has_kernel", "kernel_grid", "refuses"]

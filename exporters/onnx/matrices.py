@@ -1,4 +1,4 @@
-"""Weight matrices as ONNX nodes: `MatMulNBits` for quantized ones, `MatMul` for float ones."""
+"""Weight matrices as ONNX nodes: `MatMulNBits` for what it takes, `MatMul` for float ones and what functions unpack."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import numpy.typing as npt
 
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
+from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx import packing
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
+from edgeq.exporters.onnx.grids import Shifted, Stored, as_stored, has_kernel
+from edgeq.exporters.onnx.offsets import Offsets
 from edgeq.exporters.onnx.packing import Layout, layout
+from edgeq.exporters.onnx.planes import PlaneLayout
+from edgeq.exporters.onnx.unpacked import UnpackedMatrices
 
 F32 = npt.NDArray[np.float32]
 
@@ -21,28 +26,49 @@ class Matrices:
 
     Args:
         accuracy_level: of `MatMulNBits`: 4 quantizes activations to int8 per block (fast), 0 keeps them in float32.
+        pack: see `edgeq.exporters.onnx.grids.as_stored`.
     """
 
-    def __init__(self, graph: Graph, accuracy_level: int) -> None:
+    def __init__(self, graph: Graph, accuracy_level: int, pack: Pack = "fast") -> None:
         self.graph = graph
         self.accuracy_level = accuracy_level
+        self.pack = pack
+        self.unpacked = UnpackedMatrices(graph)
+        self.offsets = Offsets(graph)
         self._shared: dict[str, tuple[Layout, int]] = {}
 
     def product(self, x: str, name: str, weights: Sequence[Weight], bias: F32 | None) -> str:
         """`x @ concat(weights).T + bias`. Matrices of one layout become one node."""
-        if all(isinstance(w, QuantizedTensor) for w in weights):
-            quantized = [w for w in weights if isinstance(w, QuantizedTensor)]
-            if len({layout(w) for w in quantized}) == 1:
-                return self._quantized(x, name, quantized, bias)
-        elif not any(isinstance(w, QuantizedTensor) for w in weights):
-            return self._float(x, name, [w for w in weights if not isinstance(w, QuantizedTensor)], bias)
-        return self._separate(x, name, weights, bias)
+        return self._product(x, name, [as_stored(w, self.pack) for w in weights], bias)
+
+    def _product(self, x: str, name: str, weights: Sequence[Stored], bias: F32 | None) -> str:
+        if len({_form(w) for w in weights}) > 1:
+            return self._separate(x, name, weights, bias)
+        if shifted := [w for w in weights if isinstance(w, Shifted)]:
+            self.offsets.store(name, shifted)
+            y = self._quantized(x, name, [w.integers for w in shifted], None)
+            return self._biased(self.offsets.added(y, x, name, name), name, bias)
+        quantized = [w for w in weights if isinstance(w, QuantizedTensor)]
+        if not quantized:
+            return self._float(x, name, [w for w in weights if isinstance(w, np.ndarray)], bias)
+        if has_kernel(quantized[0]):
+            return self._quantized(x, name, quantized, bias)
+        return self._times(x, self.unpacked.weight(name, quantized, x), name, bias)
 
     def rows(self, ids: str, name: str, weight: Weight) -> str:
         """Embedding: rows of `weight` at `ids`. `tied_product` may then use the same stored matrix."""
+        stored = as_stored(weight, self.pack)
+        if isinstance(stored, np.ndarray):
+            return self.graph.add("Gather", [self.graph.constant(name, stored), ids], f"{name}.rows")
+        if isinstance(stored, Shifted):
+            self.offsets.store(name, [stored])
+            return self.offsets.added_rows(self._kernel_rows(ids, name, stored.integers), ids, name)
+        if not has_kernel(stored):
+            return self.unpacked.rows(ids, name, stored)
+        return self._kernel_rows(ids, name, stored)
+
+    def _kernel_rows(self, ids: str, name: str, weight: QuantizedTensor) -> str:
         graph = self.graph
-        if not isinstance(weight, QuantizedTensor):
-            return graph.add("Gather", [graph.constant(name, weight), ids], f"{name}.rows")
         form, rows = self._store(name, [weight])
         # The codes are (rows, blocks, bytes), as MatMulNBits wants them, so a row comes out as (blocks, block).
         scales = graph.constant(f"{name}.scales_3d", np.array([rows, form.blocks, 1], np.int64))
@@ -60,8 +86,13 @@ class Matrices:
 
     def tied_product(self, x: str, name: str, stored: str, bias: F32 | None) -> str:
         """`x @ stored.T + bias` with a matrix that `rows` has stored."""
+        if self.offsets.has(stored):
+            group, y = name.removesuffix(".out"), self._matmul_nbits(x, name, stored, None)
+            return self._biased(self.offsets.added(y, x, stored, group), group, bias)
         if stored in self._shared:
             return self._matmul_nbits(x, name, stored, bias)
+        if self.unpacked.has(stored):
+            return self._times(x, self.unpacked.stored_weight(stored, x), name.removesuffix(".out"), bias)
         y = self.graph.add("FusedMatMul", [x, stored], name, domain=MICROSOFT, transB=1)
         return self._biased(y, name, bias)
 
@@ -92,18 +123,30 @@ class Matrices:
 
     def _float(self, x: str, name: str, weights: Sequence[F32], bias: F32 | None) -> str:
         matrix = np.concatenate([w.T for w in weights], axis=1)
-        return self._biased(self.graph.add("MatMul", [x, self.graph.constant(name, matrix)], f"{name}.out"), name, bias)
+        return self._times(x, self.graph.constant(name, matrix), name, bias)
+
+    def _times(self, x: str, matrix: str, name: str, bias: F32 | None) -> str:
+        return self._biased(self.graph.add("MatMul", [x, matrix], f"{name}.out"), name, bias)
 
     def _biased(self, y: str, name: str, bias: F32 | None) -> str:
         if bias is None:
             return y
         return self.graph.add("Add", [y, self.graph.constant(f"{name}.bias", bias)], f"{name}.biased")
 
-    def _separate(self, x: str, name: str, weights: Sequence[Weight], bias: F32 | None) -> str:
+    def _separate(self, x: str, name: str, weights: Sequence[Stored], bias: F32 | None) -> str:
         parts, start = [], 0
         for i, weight in enumerate(weights):
             rows = weight.shape[0]
             own = None if bias is None else bias[start : start + rows]
-            parts.append(self.product(x, f"{name}.{i}", [weight], own))
+            parts.append(self._product(x, f"{name}.{i}", [weight], own))
             start += rows
         return self.graph.add("Concat", parts, f"{name}.out", axis=-1)
+
+
+def _form(weight: Stored) -> tuple[Layout, int] | Layout | PlaneLayout | None:
+    """What has to agree for two matrices to be stored as one."""
+    if isinstance(weight, Shifted):
+        return layout(weight.integers), weight.integers.group_size
+    if not isinstance(weight, QuantizedTensor):
+        return None
+    return layout(weight) if has_kernel(weight) else PlaneLayout(weight.shape[1], weight.grid)

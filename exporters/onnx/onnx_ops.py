@@ -11,6 +11,7 @@ from onnx import TensorProto
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
+from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
 from edgeq.exporters.onnx.matrices import Matrices
 from edgeq.exporters.onnx.moe import ExpertNodes
@@ -34,19 +35,27 @@ class OnnxOps:
 
     Args:
         done: called with the name of every matrix written.
+        pack: see `edgeq.exporters.onnx.grids.as_stored`.
     """
 
     able = ABLE
 
     def __init__(
-        self, graph: Graph, weights: Weights, *, accuracy_level: int, positions: int, done: Callable[[str], None]
+        self,
+        graph: Graph,
+        weights: Weights,
+        *,
+        accuracy_level: int,
+        positions: int,
+        done: Callable[[str], None],
+        pack: Pack = "fast",
     ) -> None:
         self.spec: ModelSpec = weights.spec
         self._graph = graph
         self._weights = weights
         self._done = done
         self._names = frozenset(t.name for t in tensors(weights.spec))
-        self._matrices = Matrices(graph, accuracy_level)
+        self._matrices = Matrices(graph, accuracy_level, pack)
         self._experts = ExpertNodes(graph, weights, accuracy_level)
         self._rope = RopeNodes(graph, weights.spec, positions)
         self.ids = graph.input("input_ids", TensorProto.INT64, ["batch", "tokens"])

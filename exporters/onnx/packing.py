@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.errors import EdgeqError
-from edgeq.exporters.onnx.grids import block_size, refuses
+from edgeq.exporters.onnx.grids import block_size, has_kernel
 
 Bytes = npt.NDArray[np.uint8]
 _ROWS = 4096  # packed at once
@@ -36,11 +36,10 @@ class Layout:
 
 
 def layout(weight: QuantizedTensor) -> Layout:
-    """Raises EdgeqError when the grid is one that `refuses` names."""
-    reason = refuses(weight.grid)
+    """Raises EdgeqError when the grid is not one of the kernels'."""
     block = block_size(weight.grid)
-    if reason or block is None:
-        raise EdgeqError(f"onnxruntime can't store this weight: {reason}")
+    if block is None or not has_kernel(weight):
+        raise EdgeqError(f"onnxruntime has no kernel for this weight's grid: {weight.grid}")
     return Layout(weight.shape[1], weight.grid.bits, block, weight.grid.symmetric)
 
 

@@ -76,6 +76,7 @@ class OnnxRuntime:
             chunk=settings.chunk,
             spin=settings.spin,
             huge_pages=settings.huge_pages,
+            accuracy_level=0 if artifact.options.get("accuracy_level") == 0 else 4,
             long=switch is not None and context > switch,
         )
         return TextSession(engine, tokenizer, eos_ids=eos_ids(artifact), name=artifact.name)

@@ -31,11 +31,13 @@ def open_engine(
     spin: bool = True,
     long: bool = False,
     huge_pages: bool = True,
+    accuracy_level: int = 4,
 ) -> OnnxEngine:
     """Load a graph and its weights; `head_dim` is needed only where the graph leaves the caches' width open.
 
     `long` tells the graph from the first token on that the sequence may fill the whole context: LongRoPE chooses its
     frequencies by the mask's length, and keys turned by one set do not fit queries turned by the other.
+    `accuracy_level` is that of products which onnxruntime fuses at load; others say it themselves.
 
     Raises:
         EdgeqError: no such file, damaged, or not a graph this runtime knows.
@@ -44,15 +46,22 @@ def open_engine(
         raise EdgeqError("the artifact has no model.onnx", where=path.parent, hint="Export it again")
     # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
     threads = threads or probe_cpu().cores
+    options = _session_options(threads, spin)
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
     before = mappings()
     try:
-        session = ort.InferenceSession(str(path), _session_options(threads, spin), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no other base
         raise EdgeqError(f"onnxruntime cannot load the model: {_short(error)}", where=path) from error
     graph = read_graph(session, path, head_dim)
     if huge_pages:
         collapse_in_background(before)
-    return OnnxEngine(session, graph, context=context, chunk=chunk, threads=threads, long=long)
+    kind = OnnxEngine
+    if graph.growing:
+        from edgeq.runtimes.onnxruntime.growing import GrowingEngine
+
+        kind = GrowingEngine
+    return kind(session, graph, context=context, chunk=chunk, threads=threads, long=long)
 
 
 def _session_options(threads: int, spin: bool) -> ort.SessionOptions:
@@ -127,7 +136,7 @@ class OnnxEngine:
             # row, comes from its shape, and this row's own length from its sum. So it may be longer than needed,
             # and is bound anew once in 64 tokens instead of at each.
             self._masked = self.context if self._long else min(-(-end // _MASK_STEP) * _MASK_STEP, self._capacity)
-            _input(self._one, "attention_mask", self._mask, (1, self._masked))
+            bind_input(self._one, "attention_mask", self._mask, (1, self._masked))
         self._run(self._one)
         self._position = end
         return _as_float(self._row[0])
@@ -171,8 +180,8 @@ class OnnxEngine:
         tokens = np.array([ids], np.int64)
         self._mask[self._position : end] = 1
         # For a first prompt the operator compares total length and number of tokens: the mask's length is exact here.
-        _input(self._many, "input_ids", tokens, tokens.shape)
-        _input(self._many, "attention_mask", self._mask, (1, self.context if self._long else end))
+        bind_input(self._many, "input_ids", tokens, tokens.shape)
+        bind_input(self._many, "attention_mask", self._mask, (1, self.context if self._long else end))
         _output(self._many, "logits", rows)
         self._run(self._many)
         self._position = end
@@ -220,10 +229,10 @@ class OnnxEngine:
         self._capacity = capacity
 
     def _bind_fixed(self) -> None:
-        _input(self._one, "input_ids", self._token, (1, 1))
+        bind_input(self._one, "input_ids", self._token, (1, 1))
         _output(self._one, "logits", self._row)
         if self.graph.has_logits_from:
-            _input(self._many, LOGITS_FROM, self._from, (1,))
+            bind_input(self._many, LOGITS_FROM, self._from, (1,))
 
 
 def _default_chunk(graph: Graph) -> int:
@@ -242,7 +251,7 @@ def _as_float(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return same
 
 
-def _input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
+def bind_input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
     """Bind the beginning of an array as an input of this shape, by its address."""
     binding.bind_input(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
 

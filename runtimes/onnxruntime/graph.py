@@ -9,6 +9,9 @@ The names are those of onnxruntime-genai, so that the same file runs there:
 The caches go through GroupQueryAttention, which appends in place when past and present are the same buffer
 (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
 
+A graph in standard operators says `edgeq.cache: growing` in its metadata. Then a cache is as long as the tokens in it,
+the present one is the past one with this call's tokens, and there is an input `position_ids` int64 [batch, tokens].
+
 One input is optional: `logits_from` int64 [1], an initializer that may be overridden. The graph then gives the logits
 of the tokens from this one on, so that a prompt need not pay for the head at every token.
 """
@@ -54,6 +57,7 @@ class Graph:
     vocab_size: int
     logits_dtype: type[np.generic]
     has_logits_from: bool
+    growing: bool = False
 
 
 def read_graph(session: Any, where: Path, head_dim: int | None = None) -> Graph:
@@ -66,12 +70,14 @@ def read_graph(session: Any, where: Path, head_dim: int | None = None) -> Graph:
     """
     inputs = {i.name: i for i in session.get_inputs()}
     outputs = {o.name: o for o in session.get_outputs()}
-    for name in ("input_ids", "attention_mask"):
+    growing = session.get_modelmeta().custom_metadata_map.get("edgeq.cache") == "growing"
+    integers = ("input_ids", "attention_mask", *(("position_ids",) if growing else ()))
+    for name in integers:
         if name not in inputs:
             raise _other(f"the graph has no input {name}", where)
         if inputs[name].type != "tensor(int64)":
             raise _other(f"the graph's input {name} is {inputs[name].type}, not int64", where)
-    unknown = [n for n in inputs if n not in ("input_ids", "attention_mask") and not _PAST.fullmatch(n)]
+    unknown = [n for n in inputs if n not in integers and not _PAST.fullmatch(n)]
     if unknown:
         raise _other(f"the graph wants an input {unknown[0]!r} that is not known here", where)
     caches = tuple(_cache(node, outputs, head_dim, where) for name, node in inputs.items() if _PAST.fullmatch(name))
@@ -85,7 +91,7 @@ def read_graph(session: Any, where: Path, head_dim: int | None = None) -> Graph:
     if len(logits.shape) != 3 or not isinstance(logits.shape[2], int):
         raise _other(f"the graph's logits have shape {logits.shape}, not [batch, tokens, vocab]", where)
     overridable = {i.name for i in session.get_overridable_initializers()}
-    return Graph(caches, logits.shape[2], _DTYPES[logits.type], LOGITS_FROM in overridable)
+    return Graph(caches, logits.shape[2], _DTYPES[logits.type], LOGITS_FROM in overridable, growing)
 
 
 def _cache(node: Any, outputs: dict[str, Any], head_dim: int | None, where: Path) -> Cache:

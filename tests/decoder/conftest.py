@@ -156,6 +156,7 @@ class OnnxRunner:
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(artifact.path / "model.onnx"), options)
         shape = (1, artifact.model["kv_heads"], capacity, artifact.model["head_dim"])
+        self._wants_positions = "position_ids" in {i.name for i in self._session.get_inputs()}
         names = [f"past_key_values.{i}.{p}" for i in range(artifact.model["layers"]) for p in ("key", "value")]
         self._empty = {name: np.zeros(shape, np.float32) for name in names}
         self.reset()
@@ -171,6 +172,8 @@ class OnnxRunner:
         self._length += len(ids)
         mask = np.ones((1, self._length), np.int64)
         feeds = {"attention_mask": mask, **feeds, "input_ids": np.array([ids], np.int64)}
+        if self._wants_positions:
+            feeds.setdefault("position_ids", np.arange(self._length - len(ids), self._length)[None])
         logits, *cache = self._session.run(None, {**feeds, **self._cache})
         self._cache = dict(zip(self._cache, cache, strict=True))
         return logits[0]

@@ -1,4 +1,4 @@
-"""Data files that `edgeq export` wrote, to the byte."""
+"""Data files that `edgeq export` wrote, to the byte, and those that it writes here."""
 
 from __future__ import annotations
 

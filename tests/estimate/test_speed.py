@@ -10,7 +10,7 @@ import pytest
 from edgeq.device.spec import Cache, Cpu, Device, Figure, KernelRate, Memory
 from edgeq.estimate.speed import _STEADY, BASIS, decode_parts, expected_decode, expected_prefill
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, MoE, Rope
-from edgeq.scheme import F16, Grid, Scheme, int_grid
+from edgeq.scheme import F16, Grid, Scheme, codebook_grid, int_grid
 
 TARGET = "onnxruntime/cpu"
 RATES = {
@@ -105,10 +105,16 @@ def test_what_the_kernels_do_not_describe_falls_back_to_the_prior() -> None:
         (moe, INT4, TARGET),
         (model(), INT4, "llamacpp/cpu"),
         (model(), replace(INT4, act_bits=8), TARGET),
-        (model(), scheme(int_grid(3, 32)), TARGET),
+        (model(), scheme(codebook_grid("nf4", 64)), TARGET),
     ):
         found = expected_decode(device(), spec, how, target)
         assert found is not None and found.basis == "prior" and found.tps > 0
+
+
+def test_three_bits_run_on_the_kernel_for_four() -> None:
+    three, four = (expected_decode(device(), model(), scheme(int_grid(b, 32)), TARGET) for b in (3, 4))
+    assert three is not None and four is not None
+    assert three.basis != "prior" and three.tps == four.tps
 
 
 def test_nothing_known_gives_nothing() -> None:

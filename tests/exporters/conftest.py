@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.codebooks import codebook
+from edgeq.checkpoint.tensor import QuantizedTensor, groups_of
 from edgeq.checkpoint.weights import Weight
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, MoE, Rope
 from edgeq.model.tensors import tensors
@@ -50,21 +51,35 @@ class RandomWeights:
         if self.scheme is None or not (tensor.linear or tensor.role == "embed"):
             return rng.normal(0.5 * (tensor.role == "norm"), 0.3, tensor.shape).astype(np.float32)
         grid = self.scheme.linear if tensor.linear else self.scheme.embed
-        return random_tensor(
-            self.overrides.get(tensor.role, grid), (tensor.numel // tensor.shape[-1], tensor.shape[-1]), rng
-        )
+        grid = self.overrides.get(tensor.role, grid)
+        if grid.kind == "float":
+            return rng.normal(0, 0.3, tensor.shape).astype(np.float32)
+        return random_tensor(grid, (tensor.numel // tensor.shape[-1], tensor.shape[-1]), rng)
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
         return self.files
 
 
 def random_tensor(grid: Grid, shape: tuple[int, int], rng: np.random.Generator) -> QuantizedTensor:
+    """Random codes and parameters of the dtypes that the grid has; weights below about one."""
     rows, columns = shape
-    groups = 1 if grid.group_size == -1 else -(-columns // grid.group_size)
-    codes = rng.integers(0, grid.levels, shape, dtype=np.uint8)
-    scales = (rng.uniform(0.3, 1.0, (rows, groups)) / grid.levels).astype(np.float16)
-    zeros = None if grid.symmetric else rng.integers(0, grid.levels, (rows, groups), dtype=np.uint8)
-    return QuantizedTensor(grid, codes, scales, zeros)
+    levels = grid.levels if grid.codebook is None else len(codebook(grid.codebook))
+    largest = levels if grid.codebook is None else np.abs(codebook(grid.codebook)).max()
+    codes = rng.integers(0, levels, shape, dtype=np.uint8)
+    groups = (rows, groups_of(columns, grid.group_size))
+    scales: np.ndarray = (rng.uniform(0.3, 1.0, groups) / largest).astype(np.float16)
+    zeros = None if grid.symmetric else rng.integers(0, levels, groups, dtype=np.uint8)
+    if grid.zero == "float":
+        zeros = rng.normal(0, 0.5, groups).astype(np.float16)
+    if grid.super_size is None:
+        return QuantizedTensor(grid, codes, scales, zeros)
+    most, supers = 1 << grid.scale_bits, (rows, groups_of(columns, grid.super_size))
+    super_scales = (rng.uniform(0.3, 1.0, supers) / largest / most).astype(np.float16)
+    if grid.symmetric:
+        signed = rng.integers(-most // 2, most // 2, groups, dtype=np.int8)
+        return QuantizedTensor(grid, codes, signed, None, super_scales)
+    sub = [rng.integers(0, most, groups, dtype=np.uint8) for _ in range(2)]
+    return QuantizedTensor(grid, codes, sub[0], sub[1], super_scales, (super_scales * 8).astype(np.float16))
 
 
 @pytest.fixture

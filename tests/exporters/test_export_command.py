@@ -126,3 +126,31 @@ def test_bad_input_is_one_line_and_exit_two(folder, tmp_path, capsys, arguments,
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ") and line in said and "\n" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_the_standard_dialect_is_verified_and_runs(folder, tmp_path, capsys):
+    checkpoint = quantize(open_source(folder), Recipe(str(folder), group_size=16), tmp_path / "q")
+    out = tmp_path / "out"
+    assert run("export", checkpoint.path, "-o", out, "--dialect", "standard", "--accuracy-level", 0) == 0
+    assert "computes what the checkpoint says" in capsys.readouterr().out
+    artifact = read_artifact(out)
+    assert (artifact.options["dialect"], artifact.verify["path"]) == ("standard", "float")
+    with edgeq.load(out) as fast, edgeq.load(out, runtime="torch") as reference:
+        prompt = "w3 w4 w5"
+        assert fast.generate(prompt, max_tokens=8) == reference.generate(prompt, max_tokens=8)
+
+
+def test_small_packing_is_smaller_and_verified(folder, tmp_path, capsys):
+    checkpoint = quantize(open_source(folder), Recipe(str(folder), bits=3, embed_bits=3), tmp_path / "q")
+    sizes = {}
+    for pack in ("fast", "small"):
+        out = tmp_path / pack
+        assert run("export", checkpoint.path, "-o", out, "--pack", pack) == 0
+        assert "computes what the checkpoint says" in capsys.readouterr().out
+        sizes[pack] = (out / "model.onnx.data").stat().st_size
+    assert sizes["small"] < 0.9 * sizes["fast"]
+
+
+def test_a_flag_of_another_exporter_is_named(folder, tmp_path, capsys):
+    assert run("export", folder, "--to", "gguf", "-o", tmp_path / "out", "--dialect", "standard") == 2
+    assert "the gguf exporter has no --dialect" in capsys.readouterr().err

@@ -121,8 +121,10 @@ def test_context_bounds_the_rotary_tables(weights, tmp_path):
 @pytest.mark.parametrize(
     ("grid", "options", "word"),
     [
-        (int_grid(3, 32), {}, "3-bit"),
-        (Grid("int", 4, 32, "float"), {}, "zero points"),
+        (Grid("gguf", 4, 256, ggml_type="Q9_Z"), {}, "Q9_Z"),
+        (Grid("codebook", 4, 32, "none", codebook="nf5"), {}, "nf5"),
+        (F32, {"dialect": "ancient"}, "dialect"),
+        (F32, {"pack": "tiny"}, "packing"),
         (F32, {"accuracy_level": 2}, "accuracy level"),
         (F32, {"context": 65}, "context"),
     ],
@@ -135,9 +137,11 @@ def test_refused_before_a_file_is_written(weights, tmp_path, grid, options, word
     assert not list(tmp_path.iterdir())
 
 
-def test_a_grid_found_on_the_way_leaves_nothing(weights, tmp_path):
-    source = weights(int_grid(4, 32), overrides={"down": int_grid(3, 32)})
-    with pytest.raises(EdgeqError, match="3-bit"):
+def test_a_failure_on_the_way_leaves_nothing(weights, tmp_path):
+    source = weights(int_grid(4, 32))
+    load = source.load
+    source.load = lambda name: load("nothing" if name == "layers.1.down" else name)
+    with pytest.raises(StopIteration):
         OnnxExporter().export(source, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

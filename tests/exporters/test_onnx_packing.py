@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeq.exporters.onnx import OnnxExporter
 from edgeq.exporters.onnx.grids import block_size
 from edgeq.exporters.onnx.packing import codes, layout, pack_bits, scales, zero_points
-from edgeq.scheme import F16, F32, Grid, codebook_grid, int_grid
+from edgeq.scheme import F16, F32, GGML_GRIDS, Grid, affine_grid, codebook_grid, int_grid
 
 STORED = [(b, g, s) for b in (4, 8) for g in (16, 32, 64, 128, 256, 48, -1) for s in (True, False)]
 STORED += [(2, g, s) for g in (32, 64, 128, 256, -1) for s in (True, False)]
@@ -51,21 +51,21 @@ def test_pack_bits_puts_the_first_code_in_the_low_bits(bits, n, rows):
 @pytest.mark.parametrize(
     ("grid", "word"),
     [
-        (int_grid(3, 32), "3-bit"),
-        (int_grid(4, 40), "groups of 40"),
-        (int_grid(2, 16), "groups of 16"),
-        (Grid("int", 4, 32, "float"), "zero points"),
-        (Grid("gguf", 4, 256, ggml_type="Q4_K"), "Q4_K"),
-        (codebook_grid("nf4", 64), "codebook"),
+        (Grid("int", 9, 32), "9 bits"),
+        (Grid("gguf", 4, 256, ggml_type="Q9_Z"), "Q9_Z"),
+        (Grid("codebook", 4, 32, "none", codebook="nf5"), "nf5"),
     ],
 )
-def test_refuses_what_the_kernels_lack(grid, word):
+def test_refuses_what_edgeq_does_not_know(grid, word):
     reason = OnnxExporter().refuses(grid)
     assert reason is not None and word in reason
 
 
-@pytest.mark.parametrize("grid", [F32, F16])
-def test_takes_float(grid):
+GRIDS = [F32, F16, int_grid(3, 32), int_grid(4, 40), affine_grid(4, 32), codebook_grid("nf4", 64), *GGML_GRIDS.values()]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_takes_every_other_grid(grid):
     assert OnnxExporter().refuses(grid) is None
 
 

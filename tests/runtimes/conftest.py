@@ -112,15 +112,18 @@ def tiny_weights() -> Callable[..., RandomWeights]:
     return lambda **changes: RandomWeights(read_config({**CONFIG, **changes}, name="tiny"), merges=[("Ġ", "Ġ")])
 
 
+def _weights(**changes: object) -> RandomWeights:
+    return RandomWeights(read_config({**CONFIG, **changes}, name="tiny"))
+
+
 def _export(out: Path, **changes: object) -> Path:
-    spec = read_config({**CONFIG, **changes}, name="tiny")
-    return export(RandomWeights(spec), out).path
+    return export(_weights(**changes), out).path
 
 
 @pytest.fixture(scope="session")
-def random_model() -> Callable[..., RandomWeights]:
-    """The tests' model with other fields of its config, for any exporter."""
-    return lambda **changes: RandomWeights(read_config({**CONFIG, **changes}, name="tiny"))
+def random_weights() -> Callable[..., RandomWeights]:
+    """Of the tiny model with some of its configuration changed."""
+    return _weights
 
 
 @pytest.fixture(scope="session")

@@ -32,9 +32,9 @@ LONGROPE = {
 
 
 @pytest.fixture(scope="module")
-def windowed(random_model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+def windowed(random_weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """An artifact with a window of 6 tokens, and its weights."""
-    weights = random_model(sliding_window=6)
+    weights = random_weights(sliding_window=6)
     return exporter("openvino").export(weights, tmp_path_factory.mktemp("ov") / "out", **EXACT).path, weights
 
 
@@ -59,9 +59,11 @@ def test_prefill_in_chunks_then_decode_are_the_reference_s_logits(windowed, sess
 
 
 @pytest.mark.parametrize("kv_dtype", ["f32", "f16", "u8", "u4"])
-def test_a_rewound_cache_is_that_of_its_beginning(random_model, tmp_path, kv_dtype: str) -> None:
+def test_a_rewound_cache_is_that_of_its_beginning(random_weights, tmp_path, kv_dtype: str) -> None:
     """The 4-bit one is filled again: setting it crashes OpenVINO 2026.4."""
-    artifact = exporter("openvino").export(random_model(), tmp_path / "out", kv_dtype=kv_dtype, dynamic_quantization=0)
+    artifact = exporter("openvino").export(
+        random_weights(), tmp_path / "out", kv_dtype=kv_dtype, dynamic_quantization=0
+    )
     tolerance = {"f32": 1e-4, "f16": 2e-2, "u8": 0.3, "u4": 3.0}[kv_dtype]
     with edgeq.load(artifact.path, threads=1, chunk=8) as session:
         engine = session.engine
@@ -86,8 +88,8 @@ def test_a_conversation_reuses_the_cache(session) -> None:
     assert session.generate("One", max_tokens=6) == again
 
 
-def test_a_context_beyond_the_longrope_switch_uses_long_factors_from_the_first_token(random_model, tmp_path) -> None:
-    weights = random_model(**LONGROPE)
+def test_a_context_beyond_the_longrope_switch_uses_long_factors_from_the_first_token(random_weights, tmp_path) -> None:
+    weights = random_weights(**LONGROPE)
     folder = exporter("openvino").export(weights, tmp_path / "out", **EXACT).path
     reference = TorchModel(weights).logits(IDS)  # one pass of 40 tokens: long factors throughout
     with edgeq.load(folder, context=64, chunk=7, threads=1) as session:
@@ -106,8 +108,8 @@ def test_verification_passes_where_nothing_is_rounded(windowed) -> None:
     assert found.random.mean_kl < 1e-8
 
 
-def test_an_artifact_for_another_device_runs_on_the_processor(random_model, tmp_path) -> None:
-    folder = exporter("openvino").export(random_model(), tmp_path / "out", device="gpu").path
+def test_an_artifact_for_another_device_runs_on_the_processor(random_weights, tmp_path) -> None:
+    folder = exporter("openvino").export(random_weights(), tmp_path / "out", device="gpu").path
     if "GPU" not in ov.Core().available_devices:
         with edgeq.load(folder, threads=1) as session:
             assert session.engine.device == "CPU"

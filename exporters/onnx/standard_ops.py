@@ -1,0 +1,141 @@
+"""The decoder emitted in standard ONNX operators: any runtime of opset 23 runs it, onnxruntime as fast as its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from edgeq.checkpoint.weights import Weights
+from edgeq.decoder.decoder import NONE
+from edgeq.estimate.onnx_grids import Pack
+from edgeq.exporters.onnx.graph import Graph
+from edgeq.exporters.onnx.onnx_ops import OnnxOps
+from edgeq.exporters.onnx.rope_nodes import RopeNodes
+from edgeq.exporters.onnx.standard_matrices import StandardMatrices
+from edgeq.model.spec import MLP, Attention, Rope
+
+# RMSNormalization, RotaryEmbedding and Attention came with opset 23, whose IR version is 11.
+IR_VERSION, OPSET = 11, 23
+# What a runtime has to know of the caches: each call gives new ones, longer by its tokens, and takes those of the last.
+GROWING = {"edgeq.cache": "growing"}
+
+
+class StandardOps(OnnxOps):
+    """`OnnxOps` with the standard operator wherever that emits one of onnxruntime's.
+
+    One more input: `position_ids` int64 (batch, tokens). Caches grow: `present` is `past` with this call's tokens.
+    """
+
+    able = NONE
+
+    def __init__(
+        self, graph: Graph, weights: Weights, *, pack: Pack, positions: int, done: Callable[[str], None]
+    ) -> None:
+        super().__init__(graph, weights, accuracy_level=0, positions=positions, done=done)
+        self._matrices = StandardMatrices(graph, 0, pack)
+        self._rope = GivenPositions(graph, weights.spec, positions)
+        self._masks: dict[int | None, str] = {}
+        graph.metadata.update(GROWING)
+
+    def add_norm(self, x: str, delta: str, name: str) -> tuple[str, str]:
+        total = self._graph.add("Add", [x, delta], f"{name}.stream")
+        return self._norm(total, name), total
+
+    def attention(self, qkv: str, layer: int, spec: Attention) -> str:
+        at, graph = f"layers.{layer}", self._graph
+        widths = self._sizes(spec.heads * spec.head_dim, *(spec.kv_heads * spec.head_dim,) * 2)
+        q, k, v = (f"{qkv}.{n}" for n in "qkv")
+        graph.add("Split", [qkv, widths], [q, k, v], axis=-1)
+        if spec.qk_norm != "none":
+            q, k = (self._norm_heads(x, f"{at}.{n}_norm", spec) for x, n in ((q, "q"), (k, "k")))
+        q, k = self._turned(q, spec.heads, spec), self._turned(k, spec.kv_heads, spec)
+        past, present = self._cache(layer, spec)
+        attributes: dict[str, Any] = {"q_num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
+        attributes["scale"] = spec.scale
+        if spec.softcap is not None:
+            attributes["softcap"] = spec.softcap
+        mask = self._mask(spec.window)
+        return graph.add("Attention", [q, k, v, mask, *past], [f"{at}.attention", *present], **attributes)
+
+    def _turned(self, x: str, heads: int, spec: Attention) -> str:
+        if spec.rope is None:
+            return x
+        tables = self._rope.inputs(spec.rope)
+        part: dict[str, Any] = {} if spec.rope.dim == spec.head_dim else {"rotary_embedding_dim": spec.rope.dim}
+        return self._graph.add("RotaryEmbedding", [x, *tables], f"{x}.turned", num_heads=heads, **part)
+
+    def _lengths(self) -> None:
+        """The places in the cache that this call's tokens take, and all places there are then."""
+        graph = self._graph
+        self._attended = graph.input("attention_mask", TensorProto.INT64, ["batch", "total"])
+        graph.input("position_ids", TensorProto.INT64, ["batch", "tokens"])
+        zero, one = (graph.constant(n, np.array(v, np.int64)) for n, v in (("zero_scalar", 0), ("one_scalar", 1)))
+        sizes = (("past_key_values.0.key", 2, "past_length"), ("input_ids", 1, "token_count"))
+        for source, axis, name in (*sizes, ("attention_mask", 1, "total")):
+            size = graph.add("Shape", [source], f"{name}.shape", start=axis, end=axis + 1)
+            graph.add("Squeeze", [size], name)
+        graph.add("Add", ["past_length", "token_count"], "cache_length")
+        graph.add("Range", [zero, "cache_length", one], "places")
+        own = graph.add("Range", ["past_length", "cache_length", one], "own_places")
+        graph.add("Unsqueeze", [own, graph.constant("last_axis", np.array([-1], np.int64))], "own_column")
+
+    def _mask(self, window: int | None) -> str:
+        """bool (batch, 1, tokens, cache length): the keys each token may see, made once for all layers of a window."""
+        if window not in self._masks:
+            self._masks[window] = self._make_mask(window)
+        return self._masks[window]
+
+    def _make_mask(self, window: int | None) -> str:
+        graph, name = self._graph, f"mask_{window or 'all'}"
+        seen = graph.add("LessOrEqual", ["places", "own_column"], f"{name}.causal")
+        if window is not None:
+            size = graph.constant(f"{name}.window", np.array(window, np.int64))
+            first = graph.add("Sub", ["own_column", size], f"{name}.before")
+            near = graph.add("Greater", ["places", first], f"{name}.near")
+            seen = graph.add("And", [seen, near], f"{name}.seen")
+        return graph.add("And", [seen, self._unpadded()], name)
+
+    def _unpadded(self) -> str:
+        """bool (batch, 1, 1, cache length) of the caller's mask, which may be longer than the cache."""
+        graph = self._graph
+        if not self._masks:
+            axis, start = (graph.constant(f"mask.{n}", np.array([v], np.int64)) for n, v in (("axis", 1), ("start", 0)))
+            end = graph.add("Unsqueeze", ["cache_length", start], "mask.end")
+            kept = graph.add("Slice", [self._attended, start, end, axis], "mask.kept")
+            kept = graph.add("Cast", [kept], "mask.bool", to=TensorProto.BOOL)
+            graph.add("Unsqueeze", [kept, graph.constant("mask.axes", np.array([1, 2], np.int64))], "unpadded")
+        return "unpadded"
+
+    def _norm(self, x: str, name: str) -> str:
+        return self._graph.add(
+            "RMSNormalization",
+            [x, self._norm_weight(name)],
+            f"{name}.out",
+            axis=-1,
+            epsilon=self.spec.norm_eps,
+            stash_type=1,
+        )
+
+    def _activation(self, x: str, spec: MLP) -> str:
+        if spec.activation != "silu":
+            return super()._activation(x, spec)
+        return self._graph.add("Mul", [x, self._graph.add("Sigmoid", [x], f"{x}.sigmoid")], f"{x}.act")
+
+
+class GivenPositions(RopeNodes):
+    """The caller says at which positions its tokens are."""
+
+    def inputs(self, rope: Rope | None) -> list[str]:
+        found = super().inputs(rope)
+        return [*found, "position_ids"] if len(found) == 2 else found
+
+    def _shifted_positions(self, switch: int, number: int) -> str:
+        """Position ids, plus `switch` where the sequence will be longer than that, as the mask's length says."""
+        graph, at = self._graph, f"positions_{number}"
+        limit = graph.constant(f"{at}.switch", np.array(switch, np.int64))
+        long = graph.add("Greater", ["total", limit], f"{at}.long")
+        shift = graph.add("Where", [long, limit, graph.constant("zero_scalar", np.array(0, np.int64))], f"{at}.shift")
+        return graph.add("Add", ["position_ids", shift], at)
