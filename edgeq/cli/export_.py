@@ -28,6 +28,11 @@ def command(
     accuracy_level: int | None = typer.Option(
         None, "--accuracy-level", help="onnx: 4 multiplies in int8 [default], 0 in float32 (slow)."
     ),
+    activation_scales: str | None = typer.Option(
+        None,
+        "--activation-scales",
+        help="onnx, 8-bit dynamic activations: one scale a `token` [default] or, faster and coarser, a `tensor`.",
+    ),
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
@@ -48,7 +53,7 @@ def command(
     chosen = exporter(to)
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
-    given = {"accuracy_level": accuracy_level, "context": context}
+    given = {"accuracy_level": accuracy_level, "activation_scales": activation_scales, "context": context}
     options = _known(chosen, {name: value for name, value in given.items() if value is not None})
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)

@@ -10,11 +10,12 @@ from typing import Any
 import onnx
 
 from edgeq.artifact import MANIFEST, Artifact
-from edgeq.checkpoint.weights import Weights
+from edgeq.checkpoint.weights import Weights, activation_of
 from edgeq.decoder.decoder import check_supported, decoder
 from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
 from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
+from edgeq.exporters.onnx.activations import SCALES, refuses_activation
 from edgeq.exporters.onnx.genai import genai_config
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.grids import refuses
@@ -23,7 +24,6 @@ from edgeq.files import new_folder, write_json
 from edgeq.model.spec import Attention, ModelSpec
 from edgeq.model.tensors import tensors
 from edgeq.registry import Progress
-from edgeq.scheme import Scheme
 
 
 def export(
@@ -33,6 +33,7 @@ def export(
     progress: Progress | None = None,
     force: bool = False,
     accuracy_level: int = 4,
+    activation_scales: str = "token",
     context: int | None = None,
     plan: Mapping[str, Any] | None = None,
 ) -> Artifact:
@@ -40,6 +41,8 @@ def export(
 
     Args:
         accuracy_level: 4 multiplies in int8 (fast); 0 keeps activations in float32 (slow, for comparisons).
+        activation_scales: of 8-bit dynamic inputs: one a `token` as the checkpoint means it, or one a `tensor`, as
+            onnxruntime's fused kernel has it.
         context: longest sequence to prepare for; None: all that the model was made for.
 
     Raises:
@@ -50,11 +53,17 @@ def export(
     context = positions(spec, context)
     if accuracy_level not in (0, 4):
         raise EdgeqError(f"accuracy level {accuracy_level} is not known", hint="0 (float32) or 4 (int8)")
-    _check(checkpoint)
+    kinds = _check(checkpoint)
+    if activation_scales not in SCALES:
+        raise EdgeqError(f"activation scales {activation_scales!r} are not known", hint=f"One of {', '.join(SCALES)}")
     tokenizer = checkpoint.tokenizer_files()  # refuses a damaged one before anything is written
-    options = {"accuracy_level": accuracy_level, "context": context}
+    options: dict[str, Any] = {"accuracy_level": accuracy_level, "context": context}
+    if kinds:
+        options["activations"] = "+".join(sorted(kinds))
+    if "dynamic" in kinds:
+        options["activation_scales"] = activation_scales
     with new_folder(out, force=force) as folder:
-        _write_graph(checkpoint, folder, accuracy_level, context, progress)
+        _write_graph(checkpoint, folder, accuracy_level, activation_scales, context, progress)
         write_json(folder / "genai_config.json", genai_config(spec, context))
         write_tokenizer(tokenizer, folder)
         artifact = manifest(
@@ -71,8 +80,8 @@ def export(
     return replace(artifact, path=out)
 
 
-def _check(checkpoint: Weights) -> None:
-    """Everything that could be refused, before a file is written."""
+def _check(checkpoint: Weights) -> set[str]:
+    """Refuses everything that could be refused, before a file is written; the kinds of rounded inputs there are."""
     spec = checkpoint.spec
     where = spec.location or spec.name
     check_supported(spec)
@@ -85,20 +94,23 @@ def _check(checkpoint: Weights) -> None:
             raise EdgeqError(f"onnxruntime can't rotate {layer.rope.dim} dimensions, only multiples of 16", where=where)
     if len({(x.mixer.kv_heads, x.mixer.head_dim) for x in spec.layers if isinstance(x.mixer, Attention)}) > 1:
         raise EdgeqError("layers with caches of different shapes can't be exported yet", where=where)
-    scheme = getattr(checkpoint, "scheme", None)
-    if isinstance(scheme, Scheme) and scheme.act_bits != 16:
-        raise EdgeqError(
-            f"this checkpoint has {scheme.act_bits}-bit activations, which edgeq can't export to onnx yet",
-            where=where,
-            hint="`edgeq eval` measures it; quantize with --activations float to export",
-        )
     for grid in {grid_of(checkpoint, t) for t in tensors(spec)}:
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
+    inputs = {activation_of(checkpoint, t.name) for t in tensors(spec) if t.linear and t.role != "head"}
+    for rounded in inputs - {None}:
+        if rounded is not None and (reason := refuses_activation(rounded)):
+            raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
+    return {rounded.kind for rounded in inputs if rounded is not None}
 
 
 def _write_graph(
-    checkpoint: Weights, folder: Path, accuracy_level: int, context: int, progress: Progress | None
+    checkpoint: Weights,
+    folder: Path,
+    accuracy_level: int,
+    activation_scales: str,
+    context: int,
+    progress: Progress | None,
 ) -> None:
     spec = checkpoint.spec
     total, done = 4 * spec.n_layers + 1 + (not spec.tied), 0
@@ -110,7 +122,14 @@ def _write_graph(
             progress(done, total, name)
 
     with Graph(folder, spec.family) as graph:
-        ops = OnnxOps(graph, checkpoint, accuracy_level=accuracy_level, positions=context, done=count)
+        ops = OnnxOps(
+            graph,
+            checkpoint,
+            accuracy_level=accuracy_level,
+            positions=context,
+            done=count,
+            activation_scales=activation_scales,
+        )
         ops.finish(decoder(ops, spec, ops.ids))
         graph.save()
 

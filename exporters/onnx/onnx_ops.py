@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from edgeq.checkpoint.weights import Weights, dense
+from edgeq.checkpoint.weights import Weights, activation_of, dense
 from edgeq.errors import EdgeqError
+from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
 from edgeq.exporters.onnx.matrices import Matrices
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
@@ -31,10 +32,18 @@ class OnnxOps:
 
     Args:
         done: called with the name of every matrix written.
+        activation_scales: see `RoundedProducts`.
     """
 
     def __init__(
-        self, graph: Graph, weights: Weights, *, accuracy_level: int, positions: int, done: Callable[[str], None]
+        self,
+        graph: Graph,
+        weights: Weights,
+        *,
+        accuracy_level: int,
+        positions: int,
+        done: Callable[[str], None],
+        activation_scales: str = "token",
     ) -> None:
         self.spec: ModelSpec = weights.spec
         self._graph = graph
@@ -42,6 +51,7 @@ class OnnxOps:
         self._done = done
         self._names = frozenset(t.name for t in tensors(weights.spec))
         self._matrices = Matrices(graph, accuracy_level)
+        self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
         self._rope = RopeNodes(graph, weights.spec, positions)
         self.ids = graph.input("input_ids", TensorProto.INT64, ["batch", "tokens"])
         self._lengths()
@@ -74,7 +84,11 @@ class OnnxOps:
     def linear(self, x: str, names: tuple[str, ...]) -> str:
         layer, _, first = names[0].rpartition(".")
         group = f"{layer}.{'_'.join((first, *(n.rpartition('.')[2] for n in names[1:])))}"
-        y = self._matrices.product(x, group, [self._weights.load(n) for n in names], self._biases(names))
+        weights, grid = [self._weights.load(n) for n in names], activation_of(self._weights, names[0])
+        if grid is None:
+            y = self._matrices.product(x, group, weights, self._biases(names))
+        else:  # matrices that share an input share its grid
+            y = self._rounded.product(x, group, weights, self._biases(names), grid)
         self._done(group)
         return y
 

@@ -39,8 +39,10 @@ class RandomWeights:
         rng = np.random.default_rng(index)
         if self.scheme is None or not (tensor.linear or tensor.role == "embed"):
             return rng.normal(0.5 * (tensor.role == "norm"), 0.3, tensor.shape).astype(np.float32)
-        grid = self.scheme.linear if tensor.linear else self.scheme.embed
-        return random_tensor(self.overrides.get(tensor.role, grid), (tensor.shape[0], tensor.shape[1]), rng)
+        grid = self.overrides.get(tensor.role, self.scheme.linear if tensor.linear else self.scheme.embed)
+        if grid.kind == "float":
+            return rng.normal(0, 0.3, tensor.shape).astype(np.float32)
+        return random_tensor(grid, (tensor.shape[0], tensor.shape[1]), rng)
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
         return self.files
