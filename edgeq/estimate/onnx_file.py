@@ -24,10 +24,15 @@ def block_size(grid: Grid) -> int:
     return math.gcd(grid.group_size, 128 if grid.bits == 2 else 256)
 
 
+def whole_rows(scheme: Scheme) -> bool:
+    """Linear layers are multiplied in integers, inputs and all: 8-bit codes with one scale a row, no blocks."""
+    return scheme.act_bits == 8 and scheme.linear.bits == 8 and scheme.linear.group_size == -1
+
+
 @lru_cache(maxsize=512)
 def onnx_data_bytes(spec: ModelSpec, scheme: Scheme) -> int | None:
     """Bytes of `model.onnx.data` with the rotary tables of the model's full context; None for what isn't exported."""
-    if not spec.dense or scheme.linear.kind != "int" or scheme.embed.kind != "int":
+    if not spec.dense or scheme.linear.kind != "int" or scheme.embed.kind not in ("int", "float"):
         return None
     end = 0
     for size in _constants(spec, scheme):
@@ -39,7 +44,7 @@ def onnx_data_bytes(spec: ModelSpec, scheme: Scheme) -> int | None:
 def _constants(spec: ModelSpec, scheme: Scheme) -> Iterator[int]:
     hidden, vocabulary = spec.hidden_size, spec.vocab_size
     yield from _matrix(vocabulary, hidden, scheme.embed)
-    if not scheme.embed.symmetric:
+    if scheme.embed.kind == "int" and not scheme.embed.symmetric:
         yield vocabulary * -(-hidden // block_size(scheme.embed))  # unpacked, for the look-up
     ropes: set[Rope] = set()
     for layer in spec.layers:
@@ -65,22 +70,33 @@ def _matrix(rows: int, columns: int, grid: Grid) -> Iterator[int]:
         yield rows * -(-blocks * grid.bits // 8)
 
 
+def _linear(rows: int, columns: int, scheme: Scheme) -> Iterator[int]:
+    """Of a layer inside a block: int8 codes, a float32 scale and, where it is asymmetric, a zero point a row."""
+    if not whole_rows(scheme):
+        yield from _matrix(rows, columns, scheme.linear)
+        return
+    yield rows * columns
+    yield 4 * rows
+    if not scheme.linear.symmetric:
+        yield rows
+
+
 def _attention(spec: ModelSpec, scheme: Scheme, a: Attention, ropes: set[Rope]) -> Iterator[int]:
     q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
     if spec.norm_layout != "post":
         yield 4 * spec.hidden_size
+    yield from _linear(q + 2 * kv, spec.hidden_size, scheme)
     if a.qkv_bias:
         yield 4 * (q + 2 * kv)
-    yield from _matrix(q + 2 * kv, spec.hidden_size, scheme.linear)
     if a.qk_norm != "none":
         yield 4 * (a.head_dim if a.qk_norm == "head" else q)
         yield 4 * (a.head_dim if a.qk_norm == "head" else kv)
     if a.rope is not None and a.rope not in ropes:
         ropes.add(a.rope)
         yield from (4 * spec.max_positions * (a.rope.dim // 2),) * 2
+    yield from _linear(spec.hidden_size, q, scheme)
     if a.o_bias:
         yield 4 * spec.hidden_size
-    yield from _matrix(spec.hidden_size, q, scheme.linear)
     if spec.norm_layout != "pre":
         yield 4 * spec.hidden_size
 
@@ -89,11 +105,9 @@ def _feed_forward(spec: ModelSpec, scheme: Scheme, f: MLP) -> Iterator[int]:
     if spec.norm_layout != "post":
         yield 4 * spec.hidden_size
     wide = f.intermediate * (2 if f.gated else 1)
-    if f.bias:
-        yield 4 * wide
-    yield from _matrix(wide, spec.hidden_size, scheme.linear)
-    if f.bias:
-        yield 4 * spec.hidden_size
-    yield from _matrix(spec.hidden_size, f.intermediate, scheme.linear)
+    for rows, columns in ((wide, spec.hidden_size), (spec.hidden_size, f.intermediate)):
+        yield from _linear(rows, columns, scheme)
+        if f.bias:
+            yield 4 * rows
     if spec.norm_layout != "pre":
         yield 4 * spec.hidden_size

@@ -7,6 +7,7 @@ What was measured (onnxruntime 1.31, Linux, x86-64, resident memory of a process
   a scale and a block sum in float32. The mapped scales stay.
 - The embedding's table is looked up in the mapped file, so its pages stay, beside the packed copy of a tied head, and
   its scales are copied once more where they are reshaped.
+- Where inputs have 8 bits too, the int8 codes of a matrix are packed likewise, with a sum a row.
 - Float matrices are packed likewise, at 4 bytes a weight, and released.
 - Interpreter, numpy, onnxruntime and the tokenizer's library are constant, the tokenizer grows with its vocabulary
   (30 MiB for 49,152 entries, 105 for 147,456).
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from edgeq.estimate.formats import grid_bytes, weight_bytes
 from edgeq.estimate.kv import kv_cache_bytes
-from edgeq.estimate.onnx_file import block_size
+from edgeq.estimate.onnx_file import block_size, whole_rows
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
@@ -57,6 +58,9 @@ def resident_weight_bytes(spec: ModelSpec, scheme: Scheme) -> int:
                 total += _packed(rows, columns, scheme.embed)
         elif t.linear:
             grid = _grid(t, scheme)
+            if t.role != "head" and whole_rows(scheme):
+                total += rows * (columns + 4 + 4)  # packed codes and their sums; scales
+                continue
             total += _packed(rows, columns, grid) + _kept_scales(rows, columns, grid)
         else:
             total += 4 * t.numel

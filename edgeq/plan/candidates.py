@@ -39,8 +39,6 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
         return "today edgeq exports to ONNX Runtime on a processor"
     if not METHODS.issuperset(scheme.method.split("+")):
         return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
-    if scheme.act_bits != 16:
-        return "today edgeq quantizes and measures 8-bit activations, but exports none"
     if scheme.linear.kind == "float":
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not spec.dense:

@@ -64,7 +64,7 @@ def export(
         options["activation_scales"] = activation_scales
     with new_folder(out, force=force) as folder:
         _write_graph(checkpoint, folder, accuracy_level, activation_scales, context, progress)
-        write_json(folder / "genai_config.json", genai_config(spec, context))
+        write_json(folder / "genai_config.json", genai_config(spec, context, rounded_inputs=bool(kinds)))
         write_tokenizer(tokenizer, folder)
         artifact = manifest(
             checkpoint,

@@ -63,6 +63,9 @@ def _session_options(threads: int, spin: bool) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     options.log_severity_level = 4  # what goes wrong arrives as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    # AVX2 without VNNI adds pairs of uint8 * int8 products in 16 bits, which overflow. This makes such machines, and
+    # no others, store int8 weights as uint8.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

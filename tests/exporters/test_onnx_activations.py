@@ -1,4 +1,4 @@
-"""Checkpoints with 8-bit activations as ONNX: the numbers of the torch reference, in operators that multiply integers."""
+"""Checkpoints with 8-bit activations as ONNX: the reference's numbers, in operators that multiply integers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import torch
 from edgeq.artifact import Artifact
 from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.weights import Weights
-from edgeq.decoder.fake_quant import fake_quantized
 from edgeq.decoder.torch_model import TorchModel
 from edgeq.decoder.torch_ops import TorchOps
 from edgeq.errors import EdgeqError
+from edgeq.estimate.onnx_file import onnx_data_bytes
 from edgeq.exporters.onnx import OnnxExporter
 from edgeq.exporters.onnx.activations import SCALES
 from edgeq.measure.verify import activation_path
@@ -101,7 +101,9 @@ def session(artifact: Artifact, optimized: Path | None = None) -> Any:
 def run(artifact: Artifact, ids: list[int]) -> npt.NDArray[np.float32]:
     opened, model = session(artifact), artifact.model
     empty = np.zeros((1, model["kv_heads"], 0, model["head_dim"]), np.float32)
-    feeds: dict[str, Any] = {f"past_key_values.{i}.{p}": empty for i in range(model["layers"]) for p in ("key", "value")}
+    feeds: dict[str, Any] = {
+        f"past_key_values.{i}.{p}": empty for i in range(model["layers"]) for p in ("key", "value")
+    }
     feeds |= {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
     logits: npt.NDArray[np.float32] = opened.run(["logits"], feeds)[0][0]
     return logits
@@ -244,3 +246,34 @@ def test_other_grids_are_refused_before_a_file_is_written(make, tmp_path, grid):
     with pytest.raises(EdgeqError, match="activation scales 'row'"):
         OnnxExporter().export(make("dynamic"), tmp_path / "out", activation_scales="row")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("grid", [ROWS, int_grid(8, -1), int_grid(4, 32, symmetric=True)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_size_of_the_file_is_known_before(make, tmp_path, grid, bias):
+    """To the byte, also of models whose embedding stays float."""
+    source = make("dynamic", grid=grid, bias=bias, tied=False, hidden=320)
+    OnnxExporter().export(source, tmp_path / "out")
+    size = (tmp_path / "out" / "model.onnx.data").stat().st_size
+    assert onnx_data_bytes(source.spec, source.scheme) == size
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_onnxruntime_genai_gives_the_greedy_tokens_of_edgeqs_session(make, tmp_path, kind):
+    genai = pytest.importorskip("onnxruntime_genai")
+    artifact = OnnxExporter().export(make(kind), tmp_path / "out")
+    engine = open_engine(artifact.path / "model.onnx", context=64, threads=1)
+    logits, ours = engine.prefill(IDS[:9]), []
+    for _ in range(8):
+        logits = logits.copy()
+        logits[2] = -np.inf  # no end before the length asked for
+        ours.append(int(logits.argmax()))
+        logits = engine.decode(ours[-1])
+    model = genai.Model(str(artifact.path))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(do_sample=False, max_length=64, min_length=17)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(np.array(IDS[:9], np.int32))
+    for _ in range(8):
+        generator.generate_next_token()
+    assert list(generator.get_sequence(0))[9:] == ours

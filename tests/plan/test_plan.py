@@ -60,9 +60,9 @@ def test_other_methods_are_planned_but_marked(make, laptop_of):
     plan = make(laptop_of(16), "7B")
     methods = {c.scheme.method for c in plan.candidates}
     assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq", "smoothquant", "llama.cpp"} <= methods
-    assert all(c.not_yet for c in plan.candidates if c.scheme.method == "llama.cpp" or c.scheme.act_bits != 16)
+    assert all(c.not_yet for c in plan.candidates if c.scheme.method == "llama.cpp")
     onnx = {c.scheme.method for c in plan.candidates if c.target == "onnxruntime/cpu" and c.not_yet is None}
-    assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq"} <= onnx
+    assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq", "smoothquant"} <= onnx
 
 
 def test_a_model_the_decoder_cannot_run_has_no_command(make, laptop_of):
