@@ -36,6 +36,12 @@ def command(
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
+    kv_dtype: str | None = typer.Option(
+        None, "--kv-dtype", help="How the runtime keeps keys and values. onnx: f32 [default], int8, int4, f16 (slow)."
+    ),
+    kv_text: Path | None = typer.Option(
+        None, "--kv-text", help="onnx: text that an integer cache's ranges are taken from [default: edgeq's passages]."
+    ),
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
@@ -53,7 +59,13 @@ def command(
     chosen = exporter(to)
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
-    given = {"accuracy_level": accuracy_level, "activation_scales": activation_scales, "context": context}
+    given: dict[str, Any] = {
+        "accuracy_level": accuracy_level,
+        "activation_scales": activation_scales,
+        "context": context,
+        "kv_dtype": kv_dtype,
+        "kv_text": kv_text,
+    }
     options = _known(chosen, {name: value for name, value in given.items() if value is not None})
     with steps("exporting", quiet=as_json) as progress:
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)

@@ -31,7 +31,7 @@ _LAYER_NODES = 10
 _GROWTH = 0.4  # of the cache: 0.37 to 0.6 measured
 
 
-def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int) -> int | None:
+def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int, kv_dtype: str = "f32") -> int | None:
     """Bytes beside `weight_bytes`, the cache and the activations at the peak of loading and generating.
 
     The process's peak is what the footprint adds up to: weights + KV cache + activations + this.
@@ -42,7 +42,7 @@ def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int)
     if target != "onnxruntime/cpu" or scheme.gguf_type is not None:
         return None
     fixed = _LIBRARIES + spec.vocab_size * _TOKENIZER_ENTRY + spec.n_layers * _LAYER_NODES * _NODE_BYTES
-    growth = int(_GROWTH * kv_cache_bytes(spec, context, kv_dtype="f32", target=target))
+    growth = int(_GROWTH * kv_cache_bytes(spec, context, kv_dtype=kv_dtype, target=target))
     return fixed + growth + resident_weight_bytes(spec, scheme) - weight_bytes(spec, scheme, target)
 
 

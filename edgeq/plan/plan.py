@@ -228,7 +228,9 @@ def next_commands(spec: ModelSpec, best: Candidate) -> tuple[str, ...]:
     folder = shlex.quote(f"{model.rstrip('/').rsplit('/', 1)[-1].removesuffix('.gguf')}-{best.scheme.name}")
     options = [f"--method {best.scheme.method}"] if best.scheme.method != "rtn" else []
     options += [f"--bits {grid.bits}", f"--group-size {grid.group_size}", *(["--symmetric"] if grid.symmetric else [])]
-    make = (f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}", f"edgeq export {folder}")
+    kv = best.footprint.kv_dtype
+    cache = "" if kv == TARGETS[best.target].kv_dtypes[0] else f" --kv-dtype {kv}"
+    make = (f"edgeq quantize {shlex.quote(model)} {' '.join(options)} -o {folder}", f"edgeq export {folder}{cache}")
     return make if best.target.endswith("/android") else (*make, f"edgeq bench {folder}-onnx")
 
 

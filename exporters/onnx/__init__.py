@@ -15,7 +15,7 @@ class OnnxExporter:
     """`edgeq.registry.Exporter` for onnxruntime. onnx itself is imported when an export begins."""
 
     name = "onnx"
-    options = frozenset({"accuracy_level", "activation_scales", "context"})
+    options = frozenset({"accuracy_level", "activation_scales", "context", "kv_dtype", "kv_text"})
 
     def refuses(self, grid: Grid) -> str | None:
         """Why this grid can't be stored losslessly for fast kernels, or None when it can."""

@@ -19,6 +19,7 @@ from edgeq.exporters.onnx.activations import SCALES, refuses_activation
 from edgeq.exporters.onnx.genai import genai_config
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.grids import refuses
+from edgeq.exporters.onnx.kv_cache import Caches, calibrated
 from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
 from edgeq.files import new_folder, write_json
 from edgeq.model.spec import Attention, ModelSpec
@@ -35,6 +36,8 @@ def export(
     accuracy_level: int = 4,
     activation_scales: str = "token",
     context: int | None = None,
+    kv_dtype: str = "f32",
+    kv_text: str | Path | None = None,
     plan: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write the artifact folder `out`; it appears under that name only when it is whole.
@@ -43,6 +46,8 @@ def export(
         accuracy_level: 4 multiplies in int8 (fast); 0 keeps activations in float32 (slow, for comparisons).
         activation_scales: of 8-bit dynamic inputs: one a `token` as the checkpoint means it, or one a `tensor`, as
             onnxruntime's fused kernel has it.
+        kv_dtype: of the KV cache: `f32`, `f16`, `int8` or `int4`.
+        kv_text: file that an integer cache's ranges are taken from; None: the passages that come with edgeq.
         context: longest sequence to prepare for; None: all that the model was made for.
 
     Raises:
@@ -57,13 +62,14 @@ def export(
     if activation_scales not in SCALES:
         raise EdgeqError(f"activation scales {activation_scales!r} are not known", hint=f"One of {', '.join(SCALES)}")
     tokenizer = checkpoint.tokenizer_files()  # refuses a damaged one before anything is written
-    options: dict[str, Any] = {"accuracy_level": accuracy_level, "context": context}
+    caches = calibrated(checkpoint, kv_dtype, kv_text, context)
+    options: dict[str, Any] = {"accuracy_level": accuracy_level, "context": context, "kv_dtype": kv_dtype}
     if kinds:
         options["activations"] = "+".join(sorted(kinds))
     if "dynamic" in kinds:
         options["activation_scales"] = activation_scales
     with new_folder(out, force=force) as folder:
-        _write_graph(checkpoint, folder, accuracy_level, activation_scales, context, progress)
+        _write_graph(checkpoint, folder, accuracy_level, activation_scales, caches, context, progress)
         write_json(folder / "genai_config.json", genai_config(spec, context, rounded_inputs=bool(kinds)))
         write_tokenizer(tokenizer, folder)
         artifact = manifest(
@@ -109,6 +115,7 @@ def _write_graph(
     folder: Path,
     accuracy_level: int,
     activation_scales: str,
+    caches: Caches,
     context: int,
     progress: Progress | None,
 ) -> None:
@@ -129,6 +136,7 @@ def _write_graph(
             positions=context,
             done=count,
             activation_scales=activation_scales,
+            caches=caches,
         )
         ops.finish(decoder(ops, spec, ops.ids))
         graph.save()

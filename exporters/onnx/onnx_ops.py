@@ -12,6 +12,7 @@ from edgeq.checkpoint.weights import Weights, activation_of, dense
 from edgeq.errors import EdgeqError
 from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
+from edgeq.exporters.onnx.kv_cache import Caches
 from edgeq.exporters.onnx.matrices import Matrices
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
 from edgeq.model.spec import MLP, Attention, ModelSpec
@@ -22,6 +23,8 @@ F32 = npt.NDArray[np.float32]
 # Tokens of this call whose logits are wanted: those from this position on, -1 being the last alone. An input with a
 # default (all), so that callers that know nothing of it, onnxruntime-genai for one, need not feed it.
 LOGITS_FROM = "logits_from"
+_SCALES_AT = 12  # GroupQueryAttention's input k_scale
+_FLOAT_CACHES = Caches()
 
 
 class OnnxOps:
@@ -33,6 +36,7 @@ class OnnxOps:
     Args:
         done: called with the name of every matrix written.
         activation_scales: see `RoundedProducts`.
+        caches: their dtype and scales.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class OnnxOps:
         positions: int,
         done: Callable[[str], None],
         activation_scales: str = "token",
+        caches: Caches = _FLOAT_CACHES,
     ) -> None:
         self.spec: ModelSpec = weights.spec
         self._graph = graph
@@ -52,6 +57,7 @@ class OnnxOps:
         self._names = frozenset(t.name for t in tensors(weights.spec))
         self._matrices = Matrices(graph, accuracy_level)
         self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
+        self._caches = caches
         self._rope = RopeNodes(graph, weights.spec, positions)
         self.ids = graph.input("input_ids", TensorProto.INT64, ["batch", "tokens"])
         self._lengths()
@@ -95,17 +101,21 @@ class OnnxOps:
     def attention(self, qkv: str, layer: int, spec: Attention) -> str:
         at = f"layers.{layer}"
         q, k, v = self._normed(qkv, at, spec) if spec.qk_norm != "none" else (qkv, "", "")
-        past, present = self._cache(layer, spec)
+        past, present = self._caches.declare(self._graph, layer, spec)
         rope = self._rope.inputs(spec.rope)
-        attributes: dict[str, float | int] = {"num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
+        inputs = [q, k, v, *past, "seqlens_k", "total_sequence_length", *rope]
+        if scales := self._caches.scales(self._graph, layer):
+            inputs += [""] * (_SCALES_AT - len(inputs)) + scales
+        attributes: dict[str, float | int | str] = {"num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
         attributes |= {"scale": spec.scale, "do_rotary": int(spec.rope is not None)}
+        attributes |= self._caches.attributes()
         if spec.window is not None:
             attributes["local_window_size"] = spec.window
         if spec.softcap is not None:
             attributes["softcap"] = spec.softcap
         return self._graph.add(
             "GroupQueryAttention",
-            [q, k, v, *past, "seqlens_k", "total_sequence_length", *rope],
+            inputs,
             [f"{at}.attention", *present],
             domain=MICROSOFT,
             **attributes,
@@ -156,15 +166,6 @@ class OnnxOps:
         graph.add("Cast", [graph.add("Sub", [count, one], "newest")], "seqlens_k", to=TensorProto.INT32)
         graph.add("Gather", [graph.add("Shape", [mask], "mask_shape"), axis], "total", axis=0)
         graph.add("Cast", ["total"], "total_sequence_length", to=TensorProto.INT32)
-
-    def _cache(self, layer: int, spec: Attention) -> tuple[list[str], list[str]]:
-        past, present = [], []
-        for part in ("key", "value"):
-            shape: list[int | str] = ["batch", spec.kv_heads, "past", spec.head_dim]
-            past.append(self._graph.input(f"past_key_values.{layer}.{part}", TensorProto.FLOAT, shape))
-            shape = ["batch", spec.kv_heads, "present", spec.head_dim]
-            present.append(self._graph.output(f"present.{layer}.{part}", TensorProto.FLOAT, shape))
-        return past, present
 
     def _normed(self, qkv: str, at: str, spec: Attention) -> tuple[str, str, str]:
         """Queries, keys and values apart, the first two normalized (the CPU kernel has no norm of its own)."""

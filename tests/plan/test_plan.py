@@ -267,13 +267,21 @@ def test_an_npu_takes_only_its_own_scheme(make, laptop_of):
 
 
 def test_kv_dtype_is_the_runtimes_where_it_cannot_have_another(make, laptop_of):
-    plan = make(laptop_of(32), "7B", kv_dtype="int8")
-    used = {c.target: c.footprint.kv_dtype for c in plan.candidates}
-    assert used == {"onnxruntime/cpu": "f32", "openvino/cpu": "int8", "llamacpp/cpu": "q8_0"}
+    plan = make(laptop_of(32), "7B", kv_dtype="bf16")
     onnx = next(c for c in plan.candidates if c.target == "onnxruntime/cpu")
     assert any("keeps its cache in f32" in r for r in onnx.reasons)
+    plan = make(laptop_of(32), "7B", kv_dtype="int8")
+    used = {c.target: c.footprint.kv_dtype for c in plan.candidates}
+    assert used == {"onnxruntime/cpu": "int8", "openvino/cpu": "int8", "llamacpp/cpu": "q8_0"}
     same = next(c for c in plan.candidates if c.target == "llamacpp/cpu")
     assert not any("keeps its cache" in r for r in same.reasons)  # q8_0 is what llama.cpp calls 8 bits
+
+
+def test_the_export_command_asks_for_the_cache_that_was_planned(make, laptop_of):
+    planned = make(laptop_of(32), "7B", kv_dtype="int8", targets=("onnxruntime/cpu",))
+    assert any(c.startswith("edgeq export") and c.endswith(" --kv-dtype int8") for c in planned.next_commands)
+    plain = make(laptop_of(32), "7B", targets=("onnxruntime/cpu",))
+    assert plain.next_commands and not any("--kv-dtype" in c for c in plain.next_commands)
 
 
 def test_a_context_beyond_the_models_is_noted(make, laptop_of):
