@@ -92,7 +92,8 @@ class RoundedProducts:
         coarse = self._byte(x, f"{name}.coarse", _COARSE * scale, round(zero / _COARSE))
         rest = self._graph.add("Sub", [x, coarse], f"{name}.rest")
         fine = self._byte(rest, f"{name}.fine", scale, _MIDDLE)
-        parts = [self._fused(part, name, f"{part}.out") for part in (coarse, fine)]
+        again = self._graph.alias(f"{name}.codes_again", f"{name}.codes")
+        parts = [self._fused(coarse, name, f"{coarse}.out"), self._fused(fine, name, f"{fine}.out", codes=again)]
         return self._graph.add("Add", parts, f"{name}.out")
 
     def _dynamic(self, x: str, name: str, grid: ActivationGrid) -> str:
@@ -138,9 +139,9 @@ class RoundedProducts:
         largest = self._graph.add("ReduceMax", [each, axis], f"{name}.in.largest", keepdims=1)
         return self._graph.add("Max", [largest, tiniest], f"{name}.in.magnitude")
 
-    def _fused(self, x: str, name: str, output: str) -> str:
+    def _fused(self, x: str, name: str, output: str, codes: str | None = None) -> str:
         """`x`, a `DequantizeLinear`, times the stored weight, as onnxruntime fuses it."""
-        stored = [f"{name}.codes", f"{name}.scales", self._zeros.get(name, "")]
+        stored = [codes or f"{name}.codes", f"{name}.scales", self._zeros.get(name, "")]
         weight = self._graph.add("DequantizeLinear", stored, f"{output}.weight", axis=1)
         return self._graph.add("MatMul", [x, weight], output)
 

@@ -84,6 +84,14 @@ class Graph:
         self._tensors[name] = tensor
         return name
 
+    def alias(self, name: str, of: str) -> str:
+        """Another initializer of the same bytes in the data file, for runtimes that rewrite one for each reader."""
+        tensor = TensorProto()
+        tensor.CopyFrom(self._tensors[of])
+        tensor.name = name
+        self._tensors[name] = tensor
+        return name
+
     def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name

@@ -78,7 +78,8 @@ class Caches:
         """float32 (1, kv_heads, 1, head_dim), as the operator has it."""
         top = (1 << (_BITS[self.dtype] - 1)) - 1
         scale = np.maximum(largest * (_MARGIN[self.dtype] / top), _SMALLEST)
-        return scale[None, :, None, :].astype(np.float32)
+        shaped: npt.NDArray[np.float32] = scale[None, :, None, :].astype(np.float32)
+        return shaped
 
 
 def calibrated(weights: Weights, dtype: str, text: str | Path | None, context: int) -> Caches:
