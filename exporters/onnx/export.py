@@ -19,7 +19,7 @@ from edgeq.exporters.onnx.activations import SCALES, refuses_activation
 from edgeq.exporters.onnx.genai import genai_config
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.grids import refuses
-from edgeq.exporters.onnx.kv_cache import Caches, calibrated
+from edgeq.exporters.onnx.kv_cache import Caches, calibrated, check_cache
 from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
 from edgeq.files import new_folder, write_json
 from edgeq.model.spec import Attention, ModelSpec
@@ -61,14 +61,17 @@ def export(
     kinds = _check(checkpoint)
     if activation_scales not in SCALES:
         raise EdgeqError(f"activation scales {activation_scales!r} are not known", hint=f"One of {', '.join(SCALES)}")
+    if activation_scales != "token" and "dynamic" not in kinds:
+        raise EdgeqError("this checkpoint has no dynamic activations to scale", hint="Leave --activation-scales out")
     tokenizer = checkpoint.tokenizer_files()  # refuses a damaged one before anything is written
-    caches = calibrated(checkpoint, kv_dtype, kv_text, context)
+    check_cache(kv_dtype, kv_text)
     options: dict[str, Any] = {"accuracy_level": accuracy_level, "context": context, "kv_dtype": kv_dtype}
     if kinds:
         options["activations"] = "+".join(sorted(kinds))
     if "dynamic" in kinds:
         options["activation_scales"] = activation_scales
     with new_folder(out, force=force) as folder:
+        caches = calibrated(checkpoint, kv_dtype, kv_text, context)
         _write_graph(checkpoint, folder, accuracy_level, activation_scales, caches, context, progress)
         write_json(folder / "genai_config.json", genai_config(spec, context, rounded_inputs=bool(kinds)))
         write_tokenizer(tokenizer, folder)

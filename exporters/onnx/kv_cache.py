@@ -82,19 +82,24 @@ class Caches:
         return shaped
 
 
+def check_cache(dtype: str, text: str | Path | None) -> None:
+    """Raise an EdgeqError for an unknown dtype, or a text that is not needed or can't be read."""
+    if dtype not in KV_DTYPES:
+        raise EdgeqError(f"a KV cache of {dtype!r} is not known", hint=f"One of {', '.join(KV_DTYPES)}")
+    if text is None:
+        return
+    if dtype not in _BITS:
+        raise EdgeqError(f"a KV cache in {dtype} needs no text", hint="Leave --kv-text out, or ask for int8 or int4")
+    read_text(Path(text))
+
+
 def calibrated(weights: Weights, dtype: str, text: str | Path | None, context: int) -> Caches:
     """Caches of a dtype, their ranges taken from a text: of a file, or the passages that come with edgeq.
 
     Raises:
-        EdgeqError: an unknown dtype; a text that is not needed, can't be read, or is too short; no tokenizer.
+        EdgeqError: the text can't be read; the model has no tokenizer.
     """
-    if dtype not in KV_DTYPES:
-        raise EdgeqError(f"a KV cache of {dtype!r} is not known", hint=f"One of {', '.join(KV_DTYPES)}")
     if dtype not in _BITS:
-        if text is not None:
-            raise EdgeqError(
-                f"a KV cache in {dtype} needs no text", hint="Leave --kv-text out, or ask for int8 or int4"
-            )
         return Caches(dtype)
     from edgeq.decoder.kv_ranges import kv_ranges
 

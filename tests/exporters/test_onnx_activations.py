@@ -249,6 +249,8 @@ def test_other_grids_are_refused_before_a_file_is_written(make, tmp_path, grid):
         OnnxExporter().export(source, tmp_path / "out")
     with pytest.raises(EdgeqError, match="activation scales 'row'"):
         OnnxExporter().export(make("dynamic"), tmp_path / "out", activation_scales="row")
+    with pytest.raises(EdgeqError, match="no dynamic activations"):
+        OnnxExporter().export(make("static"), tmp_path / "out", activation_scales="tensor")
     assert not list(tmp_path.iterdir())
 
 
