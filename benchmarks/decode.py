@@ -132,23 +132,23 @@ def _options() -> argparse.Namespace:
 def _rows(options: argparse.Namespace, model: Path, place: Path) -> Iterator[Row]:
     """Every engine with its model, made here where it was not given."""
     name = options.shape or model.name
-    yield _row("edgeq", "edgeq", options.artifact, place / f"{name}-edgeq", partial(_export, model, options, ()))
+    yield row_for("edgeq", "edgeq", options.artifact, place / f"{name}-edgeq", partial(_export, model, options, ()))
     if options.artifact is None:  # as onnxruntime-genai's builder stores it
         plain = partial(_export, model, options, ("--symmetric",))
-        yield _row("edgeq, no zero points", "edgeq", None, place / f"{name}-edgeq-symmetric", plain)
-    yield _row("onnxruntime-genai", "genai", options.genai, place / f"{name}-genai", partial(_build, model))
+        yield row_for("edgeq, no zero points", "edgeq", None, place / f"{name}-edgeq-symmetric", plain)
+    yield row_for("onnxruntime-genai", "genai", options.genai, place / f"{name}-genai", partial(build_genai, model))
     for file in options.gguf or ():
         yield Row(f"llama.cpp {file.stem}", "llamacpp", file)
         yield Row(f"edgeq on llama.cpp {file.stem}", "edgeq", file)
     for kind in () if options.gguf else ("Q4_0", "Q4_1"):
         out = place / f"{name}-{kind}.gguf"
-        yield _row(f"llama.cpp {kind}", "llamacpp", None, out, partial(_convert, model, kind))
-        yield _row(f"edgeq on llama.cpp {kind}", "edgeq", None, out, partial(_convert, model, kind))
+        yield row_for(f"llama.cpp {kind}", "llamacpp", None, out, partial(_convert, model, kind))
+        yield row_for(f"edgeq on llama.cpp {kind}", "edgeq", None, out, partial(_convert, model, kind))
     missing = "" if options.openvino else "no --openvino FOLDER given"
     yield Row("openvino-genai", "openvino", options.openvino, missing)
 
 
-def _row(name: str, kind: str, given: Path | None, out: Path, make: Callable[[Path], None]) -> Row:
+def row_for(name: str, kind: str, given: Path | None, out: Path, make: Callable[[Path], None]) -> Row:
     if given is not None or out.exists():
         return Row(name, kind, given or out)
     try:
@@ -161,28 +161,28 @@ def _row(name: str, kind: str, given: Path | None, out: Path, make: Callable[[Pa
 def _export(model: Path, options: argparse.Namespace, more: tuple[str, ...], out: Path) -> None:
     checkpoint = out.with_name(f"{out.name}-checkpoint")
     sizes = ["--group-size", str(options.group_size), "--embed-bits", str(options.embed_bits), *more]
-    _run("-m", "edgeq", "quantize", str(model), "-o", str(checkpoint), "--force", *sizes)
-    _run("-m", "edgeq", "export", str(checkpoint), "-o", str(out), "--no-verify")
+    run("-m", "edgeq", "quantize", str(model), "-o", str(checkpoint), "--force", *sizes)
+    run("-m", "edgeq", "export", str(checkpoint), "-o", str(out), "--no-verify")
 
 
-def _build(model: Path, out: Path) -> None:
+def build_genai(model: Path, out: Path) -> None:
     import onnxruntime_genai  # noqa: F401 - what is missing should be named
 
     extra = ["--extra_options", "int4_accuracy_level=4", "int4_block_size=32"]
-    _run("-m", "onnxruntime_genai.models.builder", "-m", str(model), "-o", str(out), "-p", "int4", "-e", "cpu", *extra)
+    run("-m", "onnxruntime_genai.models.builder", "-m", str(model), "-o", str(out), "-p", "int4", "-e", "cpu", *extra)
 
 
 def _convert(model: Path, kind: str, out: Path) -> None:
     write_gguf(model, out, kind)
 
 
-def _run(*arguments: str) -> None:
+def run(*arguments: str) -> None:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["it failed"])[-1])
 
 
-def _prompt(count: int) -> list[int]:
+def prompt_of(count: int) -> list[int]:
     return [5 + i * 7919 % 5000 for i in range(count)]
 
 
@@ -202,7 +202,7 @@ def measure(rows: list[Row], options: argparse.Namespace) -> None:
 
 
 def _time(row: Row, options: argparse.Namespace, *, warm_up: bool) -> None:
-    answer = row.ask(_prompt(options.prompt), 8 if warm_up else options.tokens)
+    answer = row.ask(prompt_of(options.prompt), 8 if warm_up else options.tokens)
     if "missing" in answer:
         row.missing = answer["missing"]
     elif not warm_up:
@@ -221,7 +221,7 @@ def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[st
         "model": options.shape or model.name,
         "machine": f"{device.cpu.name}, {device.cpu.cores} cores, {platform.system()}, {options.threads} threads",
         "read_bandwidth": bandwidth,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version_of(name) for name in PACKAGES},
         "workload": {
             "prompt": options.prompt,
             "tokens": options.tokens,
@@ -253,7 +253,7 @@ def _ratio(row: Row, base: Row) -> float:
     return statistics.median(a / b for a, b in zip(row.decode, base.decode, strict=False))
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -167,7 +167,7 @@ def named_scheme(name: str) -> Scheme:
     if key.startswith("gguf-"):
         return gguf_scheme(key[5:])
     if key == "w8a8-smooth":
-        return Scheme(key, "smoothquant", int_grid(8, -1, symmetric=True), F16, act_bits=8)
+        return Scheme(key, "smoothquant", int_grid(8, -1, symmetric=True), int_grid(8, 32), act_bits=8)
     found = _INTEGER.fullmatch(key)
     if found is None or any(m not in METHODS for m in found["method"].split("+")):
         raise EdgeqError(

@@ -9,13 +9,14 @@ from typing import Any
 
 from edgeq import __version__
 from edgeq.artifact import Artifact, describe_files
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.store import Checkpoint
-from edgeq.checkpoint.weights import Weights
+from edgeq.checkpoint.weights import Weights, activation_of
 from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes
 from edgeq.model.spec import Attention, ModelSpec
-from edgeq.model.tensors import TensorSpec
+from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import F32, Grid, Scheme
 
 
@@ -40,6 +41,19 @@ def grid_of(checkpoint: Weights, tensor: TensorSpec) -> Grid:
     if isinstance(scheme, Scheme) and tensor.linear:
         return scheme.linear
     return scheme.embed if isinstance(scheme, Scheme) and tensor.role == "embed" else F32
+
+
+def rounded_inputs(checkpoint: Weights) -> set[ActivationGrid]:
+    """The grids that the inputs of linear layers are rounded to; none where they stay floats."""
+    found = {activation_of(checkpoint, t.name) for t in tensors(checkpoint.spec) if t.linear and t.role != "head"}
+    return {grid for grid in found if grid is not None}
+
+
+def input_options(checkpoint: Weights) -> dict[str, str]:
+    """What a manifest's options say of rounded inputs: their kinds under `activations`, which limits what a
+    verification allows."""
+    kinds = sorted({grid.kind for grid in rounded_inputs(checkpoint)})
+    return {"activations": "+".join(kinds)} if kinds else {}
 
 
 def write_tokenizer(files: Mapping[str, Path | bytes], folder: Path) -> None:

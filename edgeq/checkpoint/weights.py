@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.model.spec import ModelSpec
 
@@ -40,3 +41,9 @@ class Weights(Protocol):
 def dense(weight: Weight) -> npt.NDArray[np.float32]:
     """The float32 values of a weight, quantized or not."""
     return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
+
+
+def activation_of(weights: Weights, name: str) -> ActivationGrid | None:
+    """What the input of the linear layer `name` is rounded to, where these weights say so; None: it stays float."""
+    asked: Callable[[str], ActivationGrid | None] | None = getattr(weights, "activation", None)
+    return None if asked is None else asked(name)

@@ -28,6 +28,11 @@ def command(
     accuracy_level: int | None = typer.Option(
         None, "--accuracy-level", help="onnx: 4 multiplies in int8 [default], 0 in float32 (slow)."
     ),
+    activation_scales: str | None = typer.Option(
+        None,
+        "--activation-scales",
+        help="onnx, 8-bit dynamic activations: one scale a `token` [default] or, faster and coarser, a `tensor`.",
+    ),
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
@@ -45,7 +50,11 @@ def command(
     kv_dtype: str | None = typer.Option(
         None,
         "--kv-dtype",
-        help="How the key/value cache is stored (openvino: u8 [default on a CPU], u4, bf16, f16, f32).",
+        help="How keys and values are kept. onnx: f32 [default], int8, int4, f16 (slow). "
+        "openvino: u8 [default on a CPU], u4, bf16, f16, f32.",
+    ),
+    kv_text: Path | None = typer.Option(
+        None, "--kv-text", help="onnx: text that an integer cache's ranges are taken from [default: edgeq's passages]."
     ),
     dynamic_quantization: int | None = typer.Option(
         None,
@@ -75,8 +84,9 @@ def command(
     chosen = exporter(to)
     weights = open_weights(checkpoint)
     target = out or _default_out(checkpoint, to)
-    given = {
+    given: dict[str, Any] = {
         "accuracy_level": accuracy_level,
+        "activation_scales": activation_scales,
         "context": context,
         "dialect": dialect,
         "pack": pack,
@@ -84,6 +94,7 @@ def command(
         "ternary_type": ternary_type,
         "device": device,
         "kv_dtype": kv_dtype,
+        "kv_text": kv_text,
         "dynamic_quantization": dynamic_quantization,
     }
     options = _known(chosen, {name: value for name, value in given.items() if value is not None})

@@ -103,7 +103,9 @@ def render(artifact: Artifact, found: Verification, console: Console) -> None:
     )
     console.print(table)
     limits = f"mean KL {found.limits.mean_kl:g} nats, top-1 {found.limits.top1:.0%}"
-    console.print(f"[dim]Limits with {found.path} activations: {limits}.[/]", highlight=False)
+    cache = artifact.options.get("kv_dtype", "f32")
+    cached = "" if cache == "f32" else f" and an {cache} cache"
+    console.print(f"[dim]Limits with {found.path} activations{cached}: {limits}.[/]", highlight=False)
     if found.verdict == "pass":
         console.print("[green]✓ The artifact computes what the checkpoint says.[/]")
     for reason in found.reasons:

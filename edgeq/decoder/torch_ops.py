@@ -10,8 +10,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from edgeq.checkpoint.activation import ActivationGrid
-from edgeq.checkpoint.weights import Weights, dense
+from edgeq.checkpoint.weights import Weights, activation_of, dense
 from edgeq.decoder import rope as rotary
 from edgeq.decoder.fake_quant import fake_quantized
 from edgeq.decoder.ops import Ability
@@ -114,7 +113,7 @@ class TorchOps:
         return self.norm(total, name), total
 
     def linear(self, x: Tensor, names: tuple[str, ...]) -> Tensor:
-        grid = self._activation(names[0])  # matrices that share an input share its grid
+        grid = activation_of(self._weights, names[0])  # matrices that share an input share its grid
         if grid is not None:
             x = fake_quantized(x, grid)
         parts = [F.linear(x, self.weight(n), self._bias(n)) for n in names]
@@ -164,7 +163,7 @@ class TorchOps:
 
     def expert_linear(self, x: Tensor, names: tuple[str, ...], e: int, spec: MoE) -> Tensor:
         """`linear` with the matrices of expert `e` in stacked tensors."""
-        grid = self._activation(names[0])
+        grid = activation_of(self._weights, names[0])
         if grid is not None:
             x = fake_quantized(x, grid)
         biases = [self.expert_weight(f"{n}_bias", e) if spec.expert_bias else None for n in names]
@@ -190,10 +189,6 @@ class TorchOps:
         bias = self.weight("head_bias") if self.spec.head_bias else None
         out = F.linear(x, weight, bias).float() * scale
         return out if softcap is None else softcap * torch.tanh(out / softcap)
-
-    def _activation(self, name: str) -> ActivationGrid | None:
-        asked: Callable[[str], ActivationGrid | None] | None = getattr(self._weights, "activation", None)
-        return None if asked is None else asked(name)
 
     def _bias(self, name: str) -> Tensor | None:
         bias = f"{name}_bias"

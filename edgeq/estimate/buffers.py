@@ -67,9 +67,12 @@ def _ffn_width(f: object) -> int:
     return 0
 
 
-def overhead_bytes(spec: ModelSpec, scheme: Scheme, target: str, context: int) -> tuple[int, str]:
+def overhead_bytes(
+    spec: ModelSpec, scheme: Scheme, target: str, context: int, kv_dtype: str = "f32"
+) -> tuple[int, str]:
     """Bytes the runtime takes beside weights, cache and activations, and where the figure comes from."""
-    measured = runtime_overhead(spec, scheme, "onnxruntime/cpu" if target in _SAME_LIBRARY else target, context)
+    as_on = "onnxruntime/cpu" if target in _SAME_LIBRARY else target
+    measured = runtime_overhead(spec, scheme, as_on, context, kv_dtype)
     if measured is not None:
         return max(0, measured), "as on a PC" if target in _SAME_LIBRARY else "measured"
     return BASE.get(target, _UNKNOWN), "assumed"

@@ -37,7 +37,7 @@ def footprint(
     Raises:
         EdgeqError: a context or batch below 1, or an unknown KV dtype.
     """
-    overhead, basis = overhead_bytes(spec, scheme, target, context)
+    overhead, basis = overhead_bytes(spec, scheme, target, context, kv_dtype)
     return Footprint(
         weights=weight_bytes(spec, scheme, target),
         kv_cache=kv_cache_bytes(spec, context, batch=batch, kv_dtype=kv_dtype, target=target),

@@ -9,8 +9,9 @@ from edgeq.model.spec import Attention, GatedDelta, LatentAttention, Mamba, Mode
 KV_DTYPES = ("f32", "f16", "bf16", "fp8", "int8", "q8_0", "int4", "q4_0")
 _WHOLE = {"f32": 4, "f16": 2, "bf16": 2, "fp8": 1}
 # int8 and int4 caches keep a float16 scale and zero point with every head's vector (OpenVINO's u8 and u4 caches);
-# fp8 is scaled per tensor, which weighs nothing.
+# fp8 is scaled per tensor, which weighs nothing. ONNX Runtime's scales are constants of the graph, a float32 a channel.
 _SCALES = 4
+_FIXED_SCALES = {("onnxruntime", "int8"), ("onnxruntime", "int4")}
 _LLAMACPP_UBATCH = 512  # n_ubatch: tokens of one physical batch
 _LLAMACPP_PAD = 256
 
@@ -49,7 +50,8 @@ def kv_bytes_per_token(spec: ModelSpec, *, kv_dtype: str = "f16", target: str | 
 
 def _token_bytes(mixer: object, kv_dtype: str, runtime: str | None) -> int:
     if isinstance(mixer, Attention):
-        return 2 * mixer.kv_heads * vector_bytes(mixer.head_dim, kv_dtype)
+        own = _SCALES if (runtime, kv_dtype) in _FIXED_SCALES else 0
+        return 2 * mixer.kv_heads * (vector_bytes(mixer.head_dim, kv_dtype) - own)
     if isinstance(mixer, LatentAttention):
         if runtime in _ABSORBED:
             return vector_bytes(mixer.kv_lora_rank + mixer.qk_rope_dim, kv_dtype)
@@ -93,11 +95,19 @@ def kv_cache_bytes(
     if context < 1 or batch < 1:
         raise EdgeqError("context and batch must be at least 1", where=f"context {context}, batch {batch}")
     runtime = runtime_of(target)
-    total = batch * state_bytes(spec)
+    total = batch * state_bytes(spec) + fixed_scale_bytes(spec, kv_dtype, runtime)
     for layer in spec.layers:
         window = layer.mixer.window if isinstance(layer.mixer, Attention) else None
         total += _token_bytes(layer.mixer, kv_dtype, runtime) * _cells(context, batch, window, runtime)
     return total
+
+
+def fixed_scale_bytes(spec: ModelSpec, kv_dtype: str, runtime: str | None) -> int:
+    """Bytes of scales that don't grow with the context."""
+    if (runtime, kv_dtype) not in _FIXED_SCALES:
+        return 0
+    mixers = [layer.mixer for layer in spec.layers]
+    return sum(2 * 4 * m.kv_heads * m.head_dim for m in mixers if isinstance(m, Attention))
 
 
 def _cells(context: int, batch: int, window: int | None, runtime: str | None) -> int:

@@ -29,11 +29,17 @@ def block_size(grid: Grid) -> int:
     return math.gcd(grid.group_size, 128 if grid.bits == 2 else 256)
 
 
+def whole_rows(scheme: Scheme) -> bool:
+    """Linear layers are multiplied in integers, inputs and all: 8-bit codes with one scale a row, no blocks."""
+    return scheme.act_bits == 8 and scheme.linear.bits == 8 and scheme.linear.group_size == -1
+
+
 @lru_cache(maxsize=512)
 def onnx_data_bytes(spec: ModelSpec, scheme: Scheme, *, dialect: str = "contrib", pack: Pack = "fast") -> int | None:
     """Bytes of `model.onnx.data` with the rotary tables of the model's full context; None for what isn't exported,
     float weights, and llama.cpp's mixtures of block types."""
-    if not loadable(spec) or scheme.gguf_type is not None or not all(map(_known, (scheme.linear, scheme.embed))):
+    known = _known(scheme.linear) and (_known(scheme.embed) or scheme.embed.kind == "float")
+    if not loadable(spec) or scheme.gguf_type is not None or not known:
         return None
     mixtures = [x.ffn for x in spec.layers if isinstance(x.ffn, MoE)]
     if (mixtures and dialect == "standard") or any(expert_block(spec, f, scheme.linear) is None for f in mixtures):
@@ -138,8 +144,21 @@ class _File:
     def matrix(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
         yield from (size for size in _matrix(rows, columns, grid, self.dialect, self.pack) if size)
 
+    def linear(self, rows: int, columns: int) -> Iterator[int]:
+        """Of a layer inside a block; where inputs are rounded too: int8 codes, a float32 scale and, where it is
+        asymmetric, a zero point a row."""
+        grid = self.scheme.linear
+        if not whole_rows(self.scheme):
+            yield from self.matrix(rows, columns, grid)
+            return
+        yield rows * columns
+        yield from self.vector(rows)
+        yield from self.constant(0 if grid.symmetric else rows)
+
     def look_up(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
         """What the embedding's rows need beside the matrix."""
+        if grid.kind == "float":
+            return
         kernel = kernel_grid(grid, self.pack)
         if kernel is not None and not kernel.symmetric and self.dialect == "contrib":
             yield from self.constant(rows * -(-columns // (kernel_block(kernel) or 1)))  # zero points, unpacked
@@ -156,10 +175,10 @@ class _File:
             yield size
 
     def attention(self, a: Attention) -> Iterator[int]:
-        spec, linear = self.spec, self.scheme.linear
+        spec = self.spec
         q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
         yield from self.vector(spec.hidden_size * (spec.norm_layout != "post"))
-        yield from self.matrix(q + 2 * kv, spec.hidden_size, linear)
+        yield from self.linear(q + 2 * kv, spec.hidden_size)
         yield from self.vector((q + 2 * kv) * a.qkv_bias)
         if a.qk_norm != "none":
             yield from self.vector(a.head_dim if a.qk_norm == "head" else q)
@@ -169,7 +188,7 @@ class _File:
             for _ in ("cosines", "sines"):
                 yield from self.vector(self.positions(a.rope) * (a.rope.dim // 2))
         yield from self.vector(a.heads * a.sinks)
-        yield from self.matrix(spec.hidden_size, q, linear)
+        yield from self.linear(spec.hidden_size, q)
         yield from self.vector(spec.hidden_size * a.o_bias)
         yield from self.vector(spec.hidden_size * (spec.norm_layout != "pre"))
 
@@ -180,17 +199,17 @@ class _File:
         return switch + longest if rope.kind == "longrope" and switch < longest else longest
 
     def feed_forward(self, f: MLP) -> Iterator[int]:
-        spec, linear = self.spec, self.scheme.linear
+        spec = self.spec
         wide = f.intermediate * (2 if f.gated else 1)
         yield from self.vector(spec.hidden_size * (spec.norm_layout != "post"))
-        yield from self.matrix(wide, spec.hidden_size, linear)
+        yield from self.linear(wide, spec.hidden_size)
         yield from self.vector(wide * f.bias)
-        yield from self.matrix(spec.hidden_size, f.intermediate, linear)
+        yield from self.linear(spec.hidden_size, f.intermediate)
         yield from self.vector(spec.hidden_size * f.bias)
         yield from self.vector(spec.hidden_size * (spec.norm_layout != "pre"))
 
     def mixture(self, f: MoE) -> Iterator[int]:
-        spec, linear = self.spec, self.scheme.linear
+        spec = self.spec
         hidden = spec.hidden_size
         yield from self.vector(hidden * (spec.norm_layout != "post"))
         yield from self.vector(f.experts * hidden)
@@ -200,8 +219,8 @@ class _File:
         yield from self.vector(f.experts * 2 * f.intermediate * f.expert_bias)
         yield from self.vector(f.experts * hidden * f.expert_bias)
         if f.shared_intermediate:
-            yield from self.matrix(2 * f.shared_intermediate, hidden, linear)
-            yield from self.matrix(hidden, f.shared_intermediate, linear)
+            yield from self.linear(2 * f.shared_intermediate, hidden)
+            yield from self.linear(hidden, f.shared_intermediate)
         yield from self.vector(hidden * f.shared_gate)
         yield from self.vector(hidden * (spec.norm_layout != "pre"))
 

@@ -7,6 +7,7 @@ What was measured (onnxruntime 1.31, Linux, x86-64, resident memory of a process
   a scale and a block sum in float32. The mapped scales stay.
 - The embedding's table is looked up in the mapped file, so its pages stay, beside the packed copy of a tied head, and
   its scales are copied once more where they are reshaped.
+- Where inputs have 8 bits too, the int8 codes of a matrix are packed likewise, with a sum a row.
 - Float matrices are packed likewise, at 4 bytes a weight, and released.
 - Interpreter, numpy, onnxruntime and the tokenizer's library are constant, the tokenizer grows with its vocabulary
   (30 MiB for 49,152 entries, 105 for 147,456).
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from edgeq.estimate.formats import grid_bytes, weight_bytes
 from edgeq.estimate.kv import kv_cache_bytes
-from edgeq.estimate.onnx_file import block_size
+from edgeq.estimate.onnx_file import block_size, whole_rows
 from edgeq.estimate.onnx_grids import kernel_grid, on_kernels
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
@@ -31,7 +32,7 @@ _LAYER_NODES = 10
 _GROWTH = 0.4  # of the cache: 0.37 to 0.6 measured
 
 
-def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int) -> int | None:
+def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int, kv_dtype: str = "f32") -> int | None:
     """Bytes beside `weight_bytes`, the cache and the activations at the peak of loading and generating.
 
     The process's peak is what the footprint adds up to: weights + KV cache + activations + this.
@@ -45,7 +46,7 @@ def runtime_overhead(spec: ModelSpec, scheme: Scheme, target: str, context: int)
     if any(g.kind != "float" and kernel_grid(g) is None for g in grids):
         return None
     fixed = _LIBRARIES + spec.vocab_size * _TOKENIZER_ENTRY + spec.n_layers * _LAYER_NODES * _NODE_BYTES
-    growth = int(_GROWTH * kv_cache_bytes(spec, context, kv_dtype="f32", target=target))
+    growth = int(_GROWTH * kv_cache_bytes(spec, context, kv_dtype=kv_dtype, target=target))
     return fixed + growth + resident_weight_bytes(spec, scheme) - weight_bytes(spec, scheme, target)
 
 
@@ -61,6 +62,9 @@ def resident_weight_bytes(spec: ModelSpec, scheme: Scheme) -> int:
                 total += _packed(rows, columns, scheme.embed)
         elif t.linear:
             grid = _grid(t, scheme)
+            if t.role != "head" and whole_rows(scheme):
+                total += rows * (columns + 4 + 4)  # packed codes and their sums; scales
+                continue
             total += _packed(rows, columns, grid) + _kept_scales(rows, columns, grid)
         else:
             total += 4 * t.numel

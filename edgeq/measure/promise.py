@@ -21,13 +21,15 @@ from edgeq.plan.targets import target
 from edgeq.scheme import Scheme
 
 
-def promise_for(device: Device, spec: ModelSpec, scheme: Scheme, target_name: str, work: Workload) -> Promise:
-    """The plan's own estimate, for the lengths that the benchmark runs.
+def promise_for(
+    device: Device, spec: ModelSpec, scheme: Scheme, target_name: str, work: Workload, kv_dtype: str | None = None
+) -> Promise:
+    """The plan's own estimate, for the lengths that the benchmark runs; `kv_dtype` None: the runtime's own.
 
     Decode speed is that in the middle of the decoding (`context + tokens / 2` tokens in the cache), prefill speed and
     memory those of the longest sequence.
     """
-    kv = target(target_name).kv_dtypes[0]
+    kv = target(target_name).kv_dtype(kv_dtype)
     middle = work.context + work.tokens // 2
     longest = max(*work.prompt_tokens, work.context + work.tokens)
     prompt = max(work.prompt_tokens)
@@ -60,5 +62,6 @@ def promise_of(artifact: Artifact, device: Device, work: Workload) -> Promise:
         with suppress(EdgeqError):
             made = Checkpoint.open(artifact.checkpoint)
             fitted = work.fitted(int(artifact.model.get("max_positions", 1 << 20)))
-            return promise_for(device, made.spec, made.scheme, f"{artifact.runtime}/cpu", fitted)
+            kv = artifact.options.get("kv_dtype")
+            return promise_for(device, made.spec, made.scheme, f"{artifact.runtime}/cpu", fitted, kv)
     return Promise()

@@ -51,8 +51,8 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
         return "today edgeq exports to ONNX Runtime, OpenVINO and llama.cpp on a processor"
     if scheme.gguf_type is None and not METHODS.issuperset(scheme.method.split("+")):
         return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
-    if scheme.act_bits != 16:
-        return "the plan makes no 8-bit activations; `edgeq quantize --activations` and OpenVINO's exporter do"
+    if scheme.act_bits != 16 and TARGETS[target] != "onnx":
+        return "the plan makes 8-bit activations for ONNX Runtime; OpenVINO's exporter takes them too"
     if scheme.linear.kind == "float":
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not loadable(spec):

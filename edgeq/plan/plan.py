@@ -228,6 +228,9 @@ def next_commands(device: Device, spec: ModelSpec, best: Candidate) -> tuple[str
     model, to = source(spec), TARGET_EXPORTERS[best.target]
     folder = shlex.quote(f"{model.rstrip('/').rsplit('/', 1)[-1].removesuffix('.gguf')}-{best.scheme.name}")
     export = f"edgeq export {folder}" if to == "onnx" else f"edgeq export {folder} --to {to}"
+    kv = best.footprint.kv_dtype
+    if to != "gguf" and kv != TARGETS[best.target].kv_dtypes[0]:  # llama.cpp's cache is chosen when it is opened
+        export += f" --kv-dtype {kv}"
     make = (f"edgeq quantize {shlex.quote(model)} {' '.join(_options(best.scheme))} -o {folder}", export)
     return make if on_phone(device) else (*make, f"edgeq bench {folder}-{to}")
 

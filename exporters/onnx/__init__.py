@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.artifact import Artifact
-from edgeq.exporters.onnx.grids import refuses
 from edgeq.registry import Progress
 from edgeq.scheme import Grid
 
@@ -15,10 +14,12 @@ class OnnxExporter:
     """`edgeq.registry.Exporter` for onnxruntime. onnx itself is imported when an export begins."""
 
     name = "onnx"
-    options = frozenset({"accuracy_level", "context", "dialect", "pack"})
+    options = frozenset({"accuracy_level", "activation_scales", "context", "dialect", "kv_dtype", "kv_text", "pack"})
 
     def refuses(self, grid: Grid) -> str | None:
         """Why this grid can't be stored losslessly, or None when it can, if only for slow unpacking."""
+        from edgeq.exporters.onnx.grids import refuses
+
         return refuses(grid)
 
     def export(self, checkpoint: Any, out: Path, *, progress: Progress | None = None, **options: Any) -> Artifact:

@@ -119,10 +119,11 @@ class Graph:
         return name
 
     def alias(self, name: str, of: str) -> str:
-        """A second initializer with the bytes of one in the data file, which are there once."""
-        self._tensors[name] = TensorProto()
-        self._tensors[name].CopyFrom(self._tensors[of])
-        self._tensors[name].name = name
+        """Another initializer of the same bytes in the data file, for runtimes that rewrite one for each reader."""
+        tensor = TensorProto()
+        tensor.CopyFrom(self._tensors[of])
+        tensor.name = name
+        self._tensors[name] = tensor
         return name
 
     def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:

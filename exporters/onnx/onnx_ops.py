@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from edgeq.checkpoint.weights import Weights, dense
+from edgeq.checkpoint.weights import Weights, activation_of, dense
 from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_grids import Pack
+from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
+from edgeq.exporters.onnx.kv_cache import Caches
 from edgeq.exporters.onnx.matrices import Matrices
 from edgeq.exporters.onnx.moe import ExpertNodes
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
@@ -25,6 +27,8 @@ ABLE: frozenset[Ability] = frozenset({"experts", "sinks"})
 # Tokens of this call whose logits are wanted: those from this position on, -1 being the last alone. An input with a
 # default (all), so that callers that know nothing of it, onnxruntime-genai for one, need not feed it.
 LOGITS_FROM = "logits_from"
+_SINKS_AT, _SCALES_AT = 11, 12  # of GroupQueryAttention's inputs head_sink and k_scale
+_FLOAT_CACHES = Caches()
 
 
 class OnnxOps:
@@ -36,6 +40,8 @@ class OnnxOps:
     Args:
         done: called with the name of every matrix written.
         pack: see `edgeq.exporters.onnx.grids.as_stored`.
+        activation_scales: see `RoundedProducts`.
+        caches: their dtype and scales.
     """
 
     able = ABLE
@@ -49,6 +55,8 @@ class OnnxOps:
         positions: int,
         done: Callable[[str], None],
         pack: Pack = "fast",
+        activation_scales: str = "token",
+        caches: Caches = _FLOAT_CACHES,
     ) -> None:
         self.spec: ModelSpec = weights.spec
         self._graph = graph
@@ -56,7 +64,9 @@ class OnnxOps:
         self._done = done
         self._names = frozenset(t.name for t in tensors(weights.spec))
         self._matrices = Matrices(graph, accuracy_level, pack)
+        self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
         self._experts = ExpertNodes(graph, weights, accuracy_level)
+        self._caches = caches
         self._rope = RopeNodes(graph, weights.spec, positions)
         self.ids = graph.input("input_ids", TensorProto.INT64, ["batch", "tokens"])
         self._lengths()
@@ -89,24 +99,35 @@ class OnnxOps:
     def linear(self, x: str, names: tuple[str, ...]) -> str:
         layer, _, first = names[0].rpartition(".")
         group = f"{layer}.{'_'.join((first, *(n.rpartition('.')[2] for n in names[1:])))}"
-        y = self._matrices.product(x, group, [self._weights.load(n) for n in names], self._biases(names))
+        weights, grid = [self._weights.load(n) for n in names], activation_of(self._weights, names[0])
+        if grid is None:
+            y = self._matrices.product(x, group, weights, self._biases(names))
+        else:  # matrices that share an input share its grid
+            y = self._rounded.product(x, group, weights, self._biases(names), grid)
         self._done(group)
         return y
 
     def attention(self, qkv: str, layer: int, spec: Attention) -> str:
         at = f"layers.{layer}"
         q, k, v = self._normed(qkv, at, spec) if spec.qk_norm != "none" else (qkv, "", "")
-        past, present = self._cache(layer, spec)
+        past, present = self._caches.declare(self._graph, layer, spec)
         rope = self._rope.inputs(spec.rope)
-        attributes: dict[str, float | int] = {"num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
+        inputs = [q, k, v, *past, "seqlens_k", "total_sequence_length", *rope]
+        if spec.sinks:
+            sinks = self._graph.constant(f"{at}.sinks", dense(self._weights.load(f"{at}.sinks")))
+            inputs += [""] * (_SINKS_AT - len(inputs)) + [sinks]
+        if scales := self._caches.scales(self._graph, layer):
+            inputs += [""] * (_SCALES_AT - len(inputs)) + scales
+        attributes: dict[str, float | int | str] = {"num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
         attributes |= {"scale": spec.scale, "do_rotary": int(spec.rope is not None)}
+        attributes |= self._caches.attributes()
         if spec.window is not None:
             attributes["local_window_size"] = spec.window
         if spec.softcap is not None:
             attributes["softcap"] = spec.softcap
         return self._graph.add(
             "GroupQueryAttention",
-            [q, k, v, *past, "seqlens_k", "total_sequence_length", *rope, *self._sinks(at, spec, after=len(rope))],
+            inputs,
             [f"{at}.attention", *present],
             domain=MICROSOFT,
             **attributes,
@@ -165,22 +186,6 @@ class OnnxOps:
         graph.add("Cast", [graph.add("Sub", [count, one], "newest")], "seqlens_k", to=TensorProto.INT32)
         graph.add("Gather", [graph.add("Shape", [mask], "mask_shape"), axis], "total", axis=0)
         graph.add("Cast", ["total"], "total_sequence_length", to=TensorProto.INT32)
-
-    def _cache(self, layer: int, spec: Attention) -> tuple[list[str], list[str]]:
-        past, present = [], []
-        for part in ("key", "value"):
-            shape: list[int | str] = ["batch", spec.kv_heads, "past", spec.head_dim]
-            past.append(self._graph.input(f"past_key_values.{layer}.{part}", TensorProto.FLOAT, shape))
-            shape = ["batch", spec.kv_heads, "present", spec.head_dim]
-            present.append(self._graph.output(f"present.{layer}.{part}", TensorProto.FLOAT, shape))
-        return past, present
-
-    def _sinks(self, at: str, spec: Attention, after: int) -> list[str]:
-        """Input 11 of the operator, after three of rotary embeddings and a bias."""
-        if not spec.sinks:
-            return []
-        name = f"{at}.sinks"
-        return [*[""] * (4 - after), self._graph.constant(name, dense(self._weights.load(name)))]
 
     def _normed(self, qkv: str, at: str, spec: Attention) -> tuple[str, str, str]:
         """Queries, keys and values apart, the first two normalized (the CPU kernel has no norm of its own)."""

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import NONE
 from edgeq.estimate.onnx_grids import Pack
+from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.onnx_ops import OnnxOps
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
@@ -32,10 +33,18 @@ class StandardOps(OnnxOps):
     able = NONE
 
     def __init__(
-        self, graph: Graph, weights: Weights, *, pack: Pack, positions: int, done: Callable[[str], None]
+        self,
+        graph: Graph,
+        weights: Weights,
+        *,
+        pack: Pack,
+        positions: int,
+        done: Callable[[str], None],
+        activation_scales: str = "token",
     ) -> None:
         super().__init__(graph, weights, accuracy_level=0, positions=positions, done=done)
         self._matrices = StandardMatrices(graph, 0, pack)
+        self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
         self._rope = GivenPositions(graph, weights.spec, positions)
         self._masks: dict[int | None, str] = {}
         graph.metadata.update(GROWING)
@@ -52,7 +61,7 @@ class StandardOps(OnnxOps):
         if spec.qk_norm != "none":
             q, k = (self._norm_heads(x, f"{at}.{n}_norm", spec) for x, n in ((q, "q"), (k, "k")))
         q, k = self._turned(q, spec.heads, spec), self._turned(k, spec.kv_heads, spec)
-        past, present = self._cache(layer, spec)
+        past, present = self._caches.declare(self._graph, layer, spec)
         attributes: dict[str, Any] = {"q_num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
         attributes["scale"] = spec.scale
         if spec.softcap is not None:

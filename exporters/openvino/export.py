@@ -14,7 +14,7 @@ from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
 from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
-from edgeq.exporters.folder import grid_of, manifest, write_tokenizer
+from edgeq.exporters.folder import grid_of, input_options, manifest, write_tokenizer
 from edgeq.exporters.openvino import tokenizer as tokenizer_models
 from edgeq.exporters.openvino.config import config, generation_config
 from edgeq.exporters.openvino.openvino_ops import OpenVinoOps
@@ -74,7 +74,7 @@ def export(
             folder,
             runtime="openvino",
             context=settings.context,
-            options=settings.json(),
+            options=settings.json() | input_options(checkpoint),
             facts=_facts(spec, settings.context) | ({} if missing is None else {"no_tokenizer_models": missing}),
             plan=plan,
             versions={"openvino": ov.__version__},

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
-from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.tensor import QuantizedTensor
-from edgeq.checkpoint.weights import Weight, Weights, dense
+from edgeq.checkpoint.weights import Weight, Weights, activation_of, dense
 from edgeq.exporters.folder import grid_of
 from edgeq.exporters.openvino.activations import rounded
 from edgeq.exporters.openvino.attention import Cache, heads_first, heads_last
@@ -78,7 +77,7 @@ class OpenVinoOps:
         return self.norm(total, name), total
 
     def linear(self, x: Value, names: tuple[str, ...]) -> Value:
-        grid = self._activation(names[0])  # matrices that share an input share its grid
+        grid = activation_of(self._weights, names[0])  # matrices that share an input share its grid
         if grid is not None:
             x = rounded(x, grid)
         y = self._matrices.product(x, names, [self._load(n) for n in names])
@@ -144,10 +143,6 @@ class OpenVinoOps:
         if f"{name}_bias" in self._specs:
             return dense(self._weights.load(f"{name}_bias"))
         return np.zeros(self._specs[name].shape[0], np.float32)
-
-    def _activation(self, name: str) -> ActivationGrid | None:
-        asked: Callable[[str], ActivationGrid | None] | None = getattr(self._weights, "activation", None)
-        return None if asked is None else asked(name)
 
 
 def _input(name: str, kind: ov.Type, rank: int) -> ov.Node:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeq.checkpoint.weights import Weights
 from edgeq.errors import EdgeqError
-from edgeq.exporters.folder import grid_of, positions
+from edgeq.exporters.folder import grid_of, positions, rounded_inputs
 from edgeq.exporters.openvino.storable import layout
 from edgeq.model.tensors import tensors
 from edgeq.scheme import Grid
@@ -83,7 +83,7 @@ def _dynamic(checkpoint: Weights, wanted: int | None) -> int:
             where=checkpoint.spec.name,
             hint="Leave it out: it is turned off for them",
         )
-    inputs = _input_grids(checkpoint)
+    inputs = {grid.kind for grid in rounded_inputs(checkpoint)}
     if wanted == 0 and "dynamic" in inputs:
         raise EdgeqError(
             "this checkpoint's inputs are rounded to 8 bits at run time, which is what dynamic quantization does",
@@ -93,13 +93,6 @@ def _dynamic(checkpoint: Weights, wanted: int | None) -> int:
     # Static inputs have their grids in the graph: what else would be rounded is what the checkpoint leaves float.
     off = two_bits or "static" in inputs
     return wanted if wanted is not None else 0 if off else _GROUP
-
-
-def _input_grids(checkpoint: Weights) -> set[str]:
-    """The kinds of grids that linear layers' inputs are rounded to."""
-    asked = getattr(checkpoint, "activation", None)
-    found = () if asked is None else (asked(t.name) for t in tensors(checkpoint.spec) if t.linear)
-    return {grid.kind for grid in found if grid is not None}
 
 
 def _linear_grids(checkpoint: Weights) -> set[Grid]:
@@ -115,7 +108,7 @@ def _unfit(checkpoint: Weights, device: str) -> Iterator[tuple[str, str]]:
         if not all(g.kind == "int" and g.bits == 4 and g.symmetric and g.group_size in (-1, 128) for g in inner):
             hint = "Quantize with --bits 4 --group-size 128 --symmetric"
             yield "it takes symmetric int4 in groups of 128 or whole rows only", hint
-        if _input_grids(checkpoint):
+        if rounded_inputs(checkpoint):
             yield "its compiler takes no rounded inputs of an LLM", "Quantize with --activations float"
     if device == "gpu":
         types = {layout(g, max(1, g.group_size)).type for g in _linear_grids(checkpoint) if g.kind != "float"}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from edgeq.device.cpu import probe_cpu
+from edgeq.device.spec import Cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.onnxruntime.graph import LOGITS_FROM, Graph, read_graph
 from edgeq.runtimes.onnxruntime.pages import collapse_in_background, mappings
@@ -45,8 +46,9 @@ def open_engine(
     if not path.is_file():
         raise EdgeqError("the artifact has no model.onnx", where=path.parent, hint="Export it again")
     # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
-    threads = threads or probe_cpu().cores
-    options = _session_options(threads, spin)
+    cpu = probe_cpu()
+    threads = threads or cpu.cores
+    options = _session_options(cpu, threads, spin)
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
     before = mappings()
     try:
@@ -64,7 +66,7 @@ def open_engine(
     return kind(session, graph, context=context, chunk=chunk, threads=threads, long=long)
 
 
-def _session_options(threads: int, spin: bool) -> ort.SessionOptions:
+def _session_options(cpu: Cpu, threads: int, spin: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -72,7 +74,14 @@ def _session_options(threads: int, spin: bool) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     options.log_severity_level = 4  # what goes wrong arrives as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    if _overflows(cpu):
+        options.add_session_config_entry("session.x64quantprecision", "1")  # stores int8 weights as uint8
     return options
+
+
+def _overflows(cpu: Cpu) -> bool:
+    """x86-64 without VNNI adds pairs of uint8 * int8 products in 16 bits, which is not always enough."""
+    return cpu.arch == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(cpu.isa)
 
 
 def _short(error: Exception) -> str:

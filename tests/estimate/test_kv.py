@@ -71,6 +71,16 @@ def test_every_dtype_is_no_larger_than_the_one_before(spec_of):
     assert min(sizes) == sizes[-2] or min(sizes) == sizes[-1]
 
 
+def test_onnxruntimes_scales_are_a_constant_of_the_graph(spec_of):
+    """An int8 cache takes a quarter of a float32 one, and a float32 a channel, once."""
+    spec = spec_of("llama-3.1-8b")
+    scales = 32 * 2 * 8 * 128 * 4
+    whole = kv_cache_bytes(spec, 4096, kv_dtype="f32", target="onnxruntime/cpu")
+    assert kv_cache_bytes(spec, 4096, kv_dtype="int8", target="onnxruntime/cpu") == whole // 4 + scales
+    assert kv_cache_bytes(spec, 4096, kv_dtype="int4", target="onnxruntime/cpu") == whole // 8 + scales
+    assert kv_bytes_per_token(spec, kv_dtype="int8", target="onnxruntime/cpu") == 65_536
+
+
 def test_bad_values_say_so(spec_of):
     with pytest.raises(EdgeqError, match="at least 1"):
         kv_cache_bytes(spec_of("llama-2-7b"), 0)

@@ -18,6 +18,12 @@ def test_exported_files_to_the_byte(spec_of, name, size):
     assert weight_bytes(spec, named_scheme("rtn-int4-g32"), "onnxruntime/cpu") == size
 
 
+def test_a_scale_a_row_has_no_blocks(spec_of):
+    """What `edgeq export` wrote of SmolLM2-135M with 8-bit weights and activations, static and dynamic."""
+    spec = replace(spec_of("smollm2-135m"), max_positions=8192)
+    assert onnx_data_bytes(spec, named_scheme("w8a8-smooth")) == 142_868_992
+
+
 def test_a_sparse_model_or_float_weights_are_summed_by_tensor(spec_of):
     assert onnx_data_bytes(spec_of("deepseek-v2-lite"), named_scheme("rtn-int4-g32")) is None
     assert onnx_data_bytes(spec_of("llama-2-7b"), named_scheme("fp32")) is None

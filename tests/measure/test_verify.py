@@ -42,6 +42,32 @@ def test_float_activations_are_held_to_float_rounding(checkpoint: Weights, tmp_p
     assert max(found.text.max_kl, found.random.max_kl) < 1e-8
 
 
+@pytest.mark.parametrize(
+    ("options", "path", "mean_kl"),
+    [
+        ({"accuracy_level": 0}, "float", 1e-4),
+        ({"accuracy_level": 0, "kv_dtype": "int8"}, "float", 0.0301),
+        ({"accuracy_level": 4, "kv_dtype": "f32"}, "int8", 0.05),
+        ({"accuracy_level": 4, "kv_dtype": "int4"}, "int8", 0.95),
+        ({"accuracy_level": 0, "activations": "static"}, "int8", 0.05),
+        ({"activations": "dynamic", "activation_scales": "tensor", "kv_dtype": "int8"}, "int8-tensor", 0.28),
+    ],
+)
+def test_limits_follow_the_options_of_the_export(
+    artifact: Artifact, options: dict[str, Any], path: str, mean_kl: float
+) -> None:
+    made = replace(artifact, options=options)
+    assert verify_module.activation_path(made) == path
+    assert verify_module.limits_of(made).mean_kl == pytest.approx(mean_kl)
+
+
+def test_a_cache_in_8_bits_passes_within_what_it_may_add(checkpoint: Weights, tmp_path: Path) -> None:
+    made = exporter("onnx").export(checkpoint, tmp_path / "out", accuracy_level=0, kv_dtype="int8")
+    found = verify(made, checkpoint=checkpoint)
+    assert (found.verdict, found.path) == ("pass", "float")
+    assert found.text is not None and 1e-7 < found.text.mean_kl < 0.01
+
+
 def test_the_original_shows_what_quantization_cost(artifact: Artifact, checkpoint: Weights, original: Weights) -> None:
     found = verify(artifact, checkpoint=checkpoint, original=original)
     assert found.verdict == "pass"

@@ -93,9 +93,9 @@ def test_other_methods_are_planned_but_marked(make, laptop_of):
     plan = make(laptop_of(16), "7B")
     methods = {c.scheme.method for c in plan.candidates}
     assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq", "smoothquant", "llama.cpp"} <= methods
-    assert all(c.not_yet for c in plan.candidates if c.scheme.linear.kind == "float" or c.scheme.act_bits != 16)
+    assert all(c.not_yet for c in plan.candidates if c.scheme.linear.kind == "float")
     onnx = {c.scheme.method for c in plan.candidates if c.target == "onnxruntime/cpu" and c.not_yet is None}
-    assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq"} <= onnx
+    assert {"rtn", "gptq", "awq", "awq+gptq", "autoround", "hqq", "smoothquant"} <= onnx
 
 
 def test_a_model_the_decoder_cannot_run_has_no_command(make, laptop_of):
@@ -121,7 +121,7 @@ def test_experts_too_narrow_for_a_group_are_not_made(make, laptop_of):
 
     spec = make(laptop_of(64), "qwen3-30b-a3b").model
     narrow = tuple(replace(x, ffn=replace(x.ffn, intermediate=24)) for x in spec.layers if isinstance(x.ffn, MoE))
-    for name, why in (("rtn-int4-g32", "width 24"), ("w8a8-smooth", "activations")):
+    for name, why in (("rtn-int4-g32", "width 24"), ("w8a8-smooth", "smooths")):
         assert why in str(not_yet(replace(spec, layers=narrow), named_scheme(name), "onnxruntime/cpu"))
 
 
@@ -320,13 +320,21 @@ def test_an_npu_takes_only_its_own_scheme(make, laptop_of):
 
 
 def test_kv_dtype_is_the_runtimes_where_it_cannot_have_another(make, laptop_of):
-    plan = make(laptop_of(32), "7B", kv_dtype="int8")
-    used = {c.target: c.footprint.kv_dtype for c in plan.candidates}
-    assert used == {"onnxruntime/cpu": "f32", "openvino/cpu": "int8", "llamacpp/cpu": "q8_0"}
+    plan = make(laptop_of(32), "7B", kv_dtype="bf16")
     onnx = next(c for c in plan.candidates if c.target == "onnxruntime/cpu")
     assert any("keeps its cache in f32" in r for r in onnx.reasons)
+    plan = make(laptop_of(32), "7B", kv_dtype="int8")
+    used = {c.target: c.footprint.kv_dtype for c in plan.candidates}
+    assert used == {"onnxruntime/cpu": "int8", "openvino/cpu": "int8", "llamacpp/cpu": "q8_0"}
     same = next(c for c in plan.candidates if c.target == "llamacpp/cpu")
     assert not any("keeps its cache" in r for r in same.reasons)  # q8_0 is what llama.cpp calls 8 bits
+
+
+def test_the_export_command_asks_for_the_cache_that_was_planned(make, laptop_of):
+    planned = make(laptop_of(32), "7B", kv_dtype="int8", targets=("onnxruntime/cpu",))
+    assert any(c.startswith("edgeq export") and c.endswith(" --kv-dtype int8") for c in planned.next_commands)
+    plain = make(laptop_of(32), "7B", targets=("onnxruntime/cpu",))
+    assert plain.next_commands and not any("--kv-dtype" in c for c in plain.next_commands)
 
 
 def test_a_context_beyond_the_models_is_noted(make, laptop_of):

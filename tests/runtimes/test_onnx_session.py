@@ -277,3 +277,25 @@ def test_import_loads_nothing_and_a_session_no_torch():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arch", "isa", "wanted"),
+    [
+        ("x86_64", ("avx2", "fma"), True),
+        ("x86_64", ("avx2", "avx512f"), True),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", ("avx512f", "avx512_vnni"), False),
+        ("aarch64", ("neon", "dotprod"), False),
+    ],
+)
+def test_int8_weights_become_uint8_where_their_sums_would_overflow(arch, isa, wanted):
+    from edgeq.device.spec import Cpu
+    from edgeq.runtimes.onnxruntime.engine import _session_options
+
+    options = _session_options(Cpu("a processor", arch, 2, 4, isa), 1, True)
+    if wanted:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            options.get_session_config_entry("session.x64quantprecision")

@@ -1,0 +1,93 @@
+"""What an ONNX export is asked for, and everything that is refused before a file is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq.checkpoint.weights import Weights
+from edgeq.decoder.decoder import check_supported
+from edgeq.errors import EdgeqError
+from edgeq.estimate.onnx_grids import PACKS, Pack
+from edgeq.exporters.folder import grid_of, rounded_inputs
+from edgeq.exporters.onnx.activations import SCALES, refuses_activation
+from edgeq.exporters.onnx.grids import refuses
+from edgeq.exporters.onnx.kv_cache import check_cache
+from edgeq.exporters.onnx.moe import check_experts
+from edgeq.exporters.onnx.onnx_ops import OnnxOps
+from edgeq.exporters.onnx.standard_ops import StandardOps
+from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.tensors import tensors
+
+DIALECTS = ("contrib", "standard")
+LEVELS = (0, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See `edgeq.exporters.onnx.export.export`.
+
+    Raises:
+        EdgeqError: a value that is not known, or two that don't go together.
+    """
+
+    accuracy_level: int = 4
+    activation_scales: str = "token"
+    dialect: str = "contrib"
+    pack: Pack = "fast"
+    kv_dtype: str = "f32"
+    kv_text: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.accuracy_level not in LEVELS:
+            raise EdgeqError(f"accuracy level {self.accuracy_level} is not known", hint="0 (float32) or 4 (int8)")
+        values = (("dialect", self.dialect, DIALECTS), ("packing", self.pack, PACKS))
+        for what, value, known in (*values, ("kind of activation scales", self.activation_scales, SCALES)):
+            if value not in known:
+                raise EdgeqError(f"the {what} {value!r} is not known", hint=f"One of {', '.join(known)}")
+        check_cache(self.kv_dtype, self.kv_text)
+        if self.standard and self.kv_dtype != "f32":
+            hint = "Leave --kv-dtype out, or --dialect standard"
+            raise EdgeqError(f"standard operators have no KV cache of {self.kv_dtype}", hint=hint)
+
+    @property
+    def standard(self) -> bool:
+        return self.dialect == "standard"
+
+
+def check(checkpoint: Weights, settings: Settings) -> set[str]:
+    """The kinds of rounded inputs the checkpoint has.
+
+    Raises:
+        EdgeqError: an architecture, shape or grid that the dialect or onnxruntime's kernels can't run.
+    """
+    spec = checkpoint.spec
+    where = spec.location or spec.name
+    check_supported(spec, StandardOps.able if settings.standard else OnnxOps.able)
+    _check_shapes(spec, contrib=not settings.standard)
+    for grid in {grid_of(checkpoint, t) for t in tensors(spec)}:
+        if reason := refuses(grid):
+            raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
+    check_experts(checkpoint)
+    inputs = rounded_inputs(checkpoint)
+    for rounded in inputs:
+        if reason := refuses_activation(rounded):
+            raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
+    kinds: set[str] = {grid.kind for grid in inputs}
+    if settings.activation_scales != "token" and "dynamic" not in kinds:
+        raise EdgeqError("this checkpoint has no dynamic activations to scale", hint="Leave --activation-scales out")
+    return kinds
+
+
+def _check_shapes(spec: ModelSpec, *, contrib: bool) -> None:
+    """`GroupQueryAttention` takes heads and rotations of some widths, and a session caches of one shape."""
+    where = spec.location or spec.name
+    mixers = {x.mixer for x in spec.layers if isinstance(x.mixer, Attention)}
+    for layer in mixers if contrib else ():
+        unit = 8 if layer.rope is None else 16
+        if layer.head_dim % unit:
+            raise EdgeqError(f"onnxruntime needs heads of a multiple of {unit}, not {layer.head_dim}", where=where)
+        if layer.rope is not None and layer.rope.dim % 16:
+            raise EdgeqError(f"onnxruntime can't rotate {layer.rope.dim} dimensions, only multiples of 16", where=where)
+    if len({(m.kv_heads, m.head_dim) for m in mixers}) > 1:
+        raise EdgeqError("layers with caches of different shapes can't be exported yet", where=where)
