@@ -7,9 +7,9 @@ new one is a new reader and perhaps one flag here. The reference for each is its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, cast
 
-from edgeq.decoder.ops import NONE, Ability, Ops, T
+from edgeq.decoder.ops import NONE, Ability, ExpertOps, Ops, T
 from edgeq.errors import EdgeqError
 from edgeq.model.spec import (
     MLP,
@@ -120,12 +120,13 @@ def _attention(ops: Ops[T], i: int, attention: Attention, y: T) -> T:
 def _feed_forward(ops: Ops[T], i: int, ffn: MLP | MoE, y: T) -> T:
     if isinstance(ffn, MLP):
         return _mlp(ops, f"layers.{i}.", ffn, y)
-    routed = ops.moe(y, i, ffn)
+    experts = cast("ExpertOps[T]", ops)  # check_supported has seen that it is able
+    routed = experts.moe(y, i, ffn)
     if not ffn.shared_intermediate:
         return routed
     shared = _mlp(ops, f"layers.{i}.shared_", ffn.shared, y)
     if ffn.shared_gate:
-        shared = ops.weigh(y, shared, f"layers.{i}.shared_router")
+        shared = experts.weigh(y, shared, f"layers.{i}.shared_router")
     return ops.add(routed, shared)
 
 

@@ -12,7 +12,7 @@ from edgeq.model.spec import MLP, Attention, MoE
 
 T = TypeVar("T")
 
-# What not every backend has: `Ops.moe` and `Ops.weigh`, and attention that honours `Attention.sinks`.
+# What not every backend has: the operations of `ExpertOps`, and attention that honours `Attention.sinks`.
 Ability = Literal["experts", "sinks"]
 NONE: frozenset[Ability] = frozenset()
 
@@ -61,6 +61,14 @@ class Ops(Protocol[T]):
         """`act(gate) * up` of the packed (gate, up), or `act(up)` when the MLP has no gate."""
         ...
 
+    def logits(self, x: T, scale: float, softcap: float | None) -> T:
+        """`softcap * tanh(scale * (x @ head.T + bias) / softcap)`: (batch, tokens, vocab), in float32."""
+        ...
+
+
+class ExpertOps(Ops[T], Protocol):
+    """What a backend has that is able to run `experts`."""
+
     def moe(self, x: T, layer: int, spec: MoE) -> T:
         """What the routed experts of the layer give, each token's by the weights of its router.
 
@@ -71,8 +79,4 @@ class Ops(Protocol[T]):
 
     def weigh(self, x: T, y: T, name: str) -> T:
         """`y * sigmoid(x @ weight.T)`, the weight (1, hidden): the gate of shared experts."""
-        ...
-
-    def logits(self, x: T, scale: float, softcap: float | None) -> T:
-        """`softcap * tanh(scale * (x @ head.T + bias) / softcap)`: (batch, tokens, vocab), in float32."""
         ...

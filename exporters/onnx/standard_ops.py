@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edgeq.checkpoint.weights import Weights
-from edgeq.decoder.decoder import NONE
+from edgeq.decoder.ops import NONE
 from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import Graph

@@ -21,6 +21,7 @@ from edgeq.artifact import Artifact
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.torch_model import TorchModel
 from edgeq.errors import EdgeqError
+from edgeq.exporters.folder import rounded_inputs
 from edgeq.measure.divergence import DivergenceMeter
 from edgeq.measure.verify import FLOAT_LIMITS, INT8_LIMITS, activation_path
 from edgeq.model.weights import open_source
@@ -36,8 +37,13 @@ ANSWER = 8  # tokens of a greedy continuation
 
 # column -> exporter, the options that make it compute in floats where it can
 COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ONNX": ("onnx", {"accuracy_level": 0}),
-    "GGUF": ("gguf", {}),
+    "ONNX Runtime": ("onnx", {"accuracy_level": 0}),
+    "ONNX, standard operators": ("onnx", {"accuracy_level": 0, "dialect": "standard"}),
+    "OpenVINO": ("openvino", {"dynamic_quantization": 0, "kv_dtype": "f32"}),
+    "llama.cpp": ("gguf", {}),
+    "compressed-tensors": ("compressed-tensors", {}),
+    "GPTQ": ("gptq", {}),
+    "AWQ": ("awq", {}),
 }
 SYMMETRIC = {"symmetric": True, "embed_symmetric": True}  # which every format holds
 # row -> recipe; group sizes that the tiny models' rows of 256 hold
@@ -88,9 +94,10 @@ class Cell:
 def tried(weights: Weights, column: str, out: Path) -> Cell:
     name, options = COLUMNS[column]
     made = exporter(name)
-    known = {n: v for n, v in options.items() if n in made.options}
+    if rounded_inputs(weights):  # nothing computes them in floats
+        options = {n: v for n, v in options.items() if n == "dialect"}
     try:
-        artifact = made.export(weights, out, **known)
+        artifact = made.export(weights, out, **options)
     except EdgeqError as refusal:
         assert not out.exists()
         return Cell("no", refusal.what)
