@@ -1,7 +1,7 @@
-"""Decode speed side by side: edgeq's sessions on ONNX Runtime and on llama.cpp, onnxruntime-genai on its own export,
-llama.cpp itself (xllamacpp's server), OpenVINO.
+"""Decode speed side by side: edgeq's sessions on every runtime, and each runtime's own: onnxruntime-genai on its own
+export, llama.cpp (xllamacpp's server) on a file that gguf-py quantized, openvino-genai.
 
-    python benchmarks/decode.py --model FOLDER [--gguf FILE ...] [--tokens 128] [--rounds 5] [--shape 1b] [--json]
+    python benchmarks/decode.py --model FOLDER [--only NAME,...] [--tokens 128] [--prompt 32] [--shape 1b] [--json]
 
 All engines get the same model, about four bits a weight, the same prompt and the same threads, each in a process of
 its own; they take turns within one run, so that a busy machine is busy for all. What is missing says so in its row.
@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,16 +31,26 @@ sys.path.insert(0, str(HERE))
 
 from shapes import SHAPES, random_llama, write_gguf  # noqa: E402
 
+# edgeq's rows: options of `edgeq quantize` and of `edgeq export`, and the row of the same runtime to compare with.
+OURS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    "edgeq onnx": ((), (), "onnxruntime-genai"),
+    "edgeq onnx, no zero points": (("--symmetric",), (), "onnxruntime-genai"),  # as genai's builder stores it
+    "edgeq onnx, standard operators": ((), ("--dialect", "standard"), "onnxruntime-genai"),
+    "edgeq openvino": ((), ("--to", "openvino"), "openvino-genai"),
+    "edgeq llama.cpp Q4_0": (("--grid", "q4_0"), ("--to", "gguf"), "llama.cpp Q4_0"),
+}
+STORED = ("*.data", "*model*.bin", "*.gguf")  # where weights are
 PACKAGES = ("edgeq", "onnxruntime", "onnxruntime-genai", "xllamacpp", "openvino", "openvino-genai")
 
 
 @dataclass(slots=True)
 class Row:
-    """One engine with its model and what it did."""
+    """One engine with its model and what it did. `peer`: the row that it is compared with."""
 
     name: str
     kind: str
     path: Path | None = None
+    peer: str = ""
     missing: str = ""
     worker: subprocess.Popen[str] | None = None
     decode: list[float] = field(default_factory=list)
@@ -77,7 +87,7 @@ class Row:
     def bytes_read(self) -> int:
         if self.path is None:
             return 0
-        files = [self.path] if self.path.is_file() else [*self.path.glob("*.data"), *self.path.glob("*model*.bin")]
+        files = [self.path] if self.path.is_file() else [f for p in STORED for f in self.path.glob(p)]
         return sum(f.stat().st_size for f in files)
 
 
@@ -109,8 +119,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="llama folder (config.json, safetensors, tokenizer)")
     parser.add_argument("--artifact", type=Path, help="edgeq's artifact of it; made here when not given")
     parser.add_argument("--genai", type=Path, help="onnxruntime-genai's own export; made here when not given")
-    parser.add_argument("--openvino", type=Path, help="an OpenVINO export, for openvino-genai")
-    parser.add_argument("--gguf", type=Path, action="append", help="GGUF files; Q4_0 and Q4_1 made here when not given")
+    parser.add_argument("--openvino", type=Path, help="an export for openvino-genai; edgeq's when not given")
+    parser.add_argument("--gguf", type=Path, action="append", help="GGUF files beside the Q4_0 and Q4_1 made here")
+    parser.add_argument("--only", default="", metavar="NAME,...", help="edgeq's rows whose names hold one, their peers")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this shape, --model's tokenizer")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
@@ -131,21 +142,31 @@ def _options() -> argparse.Namespace:
 
 def _rows(options: argparse.Namespace, model: Path, place: Path) -> Iterator[Row]:
     """Every engine with its model, made here where it was not given."""
-    name = options.shape or model.name
-    yield row_for("edgeq", "edgeq", options.artifact, place / f"{name}-edgeq", partial(_export, model, options, ()))
-    if options.artifact is None:  # as onnxruntime-genai's builder stores it
-        plain = partial(_export, model, options, ("--symmetric",))
-        yield row_for("edgeq, no zero points", "edgeq", None, place / f"{name}-edgeq-symmetric", plain)
+    name, wanted = options.shape or model.name, [w for w in options.only.split(",") if w]
+    made: dict[str, Row] = {}
+    for label, (quantize, export, peer) in OURS.items():
+        if not wanted or any(w in label for w in wanted):
+            out = place / f"{name}-{label.replace(', ', '-').replace(' ', '-')}"
+            given = options.artifact if label == "edgeq onnx" else None
+            made[label] = row_for(label, "edgeq", given, out, partial(_export, model, options, quantize, export))
+            made[label].peer = peer
+            yield made[label]
+    peers = {row.peer for row in made.values()}
+    for row in _peers(options, model, place, name, made):
+        if not wanted or row.name in peers:
+            yield row
+
+
+def _peers(options: argparse.Namespace, model: Path, place: Path, name: str, made: Mapping[str, Row]) -> Iterator[Row]:
     yield row_for("onnxruntime-genai", "genai", options.genai, place / f"{name}-genai", partial(build_genai, model))
     for file in options.gguf or ():
         yield Row(f"llama.cpp {file.stem}", "llamacpp", file)
-        yield Row(f"edgeq on llama.cpp {file.stem}", "edgeq", file)
-    for kind in () if options.gguf else ("Q4_0", "Q4_1"):
+    for kind in ("Q4_0", "Q4_1"):
         out = place / f"{name}-{kind}.gguf"
         yield row_for(f"llama.cpp {kind}", "llamacpp", None, out, partial(_convert, model, kind))
-        yield row_for(f"edgeq on llama.cpp {kind}", "edgeq", None, out, partial(_convert, model, kind))
-    missing = "" if options.openvino else "no --openvino FOLDER given"
-    yield Row("openvino-genai", "openvino", options.openvino, missing)
+    ours = made.get("edgeq openvino")
+    folder = options.openvino or (ours.path if ours else None)
+    yield Row("openvino-genai", "openvino", folder, missing="" if folder else "no OpenVINO export")
 
 
 def row_for(name: str, kind: str, given: Path | None, out: Path, make: Callable[[Path], None]) -> Row:
@@ -158,11 +179,15 @@ def row_for(name: str, kind: str, given: Path | None, out: Path, make: Callable[
     return Row(name, kind, out)
 
 
-def _export(model: Path, options: argparse.Namespace, more: tuple[str, ...], out: Path) -> None:
-    checkpoint = out.with_name(f"{out.name}-checkpoint")
-    sizes = ["--group-size", str(options.group_size), "--embed-bits", str(options.embed_bits), *more]
-    run("-m", "edgeq", "quantize", str(model), "-o", str(checkpoint), "--force", *sizes)
-    run("-m", "edgeq", "export", str(checkpoint), "-o", str(out), "--no-verify")
+def _export(
+    model: Path, options: argparse.Namespace, quantize: tuple[str, ...], export: tuple[str, ...], out: Path
+) -> None:
+    sizes = ("--group-size", str(options.group_size), "--embed-bits", str(options.embed_bits))
+    how = quantize if "--grid" in quantize else (*sizes, *quantize)
+    checkpoint = out.with_name(f"{model.name}-{'-'.join(w.strip('-') for w in how)}-checkpoint")
+    if not checkpoint.exists():  # several exports share one
+        run("-m", "edgeq", "quantize", str(model), "-o", str(checkpoint), *how)
+    run("-m", "edgeq", "export", str(checkpoint), "-o", str(out), "--no-verify", *export)
 
 
 def build_genai(model: Path, out: Path) -> None:
@@ -216,7 +241,7 @@ def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[st
     device = profile_device()
     figure = device.memory.read_bandwidth
     bandwidth = figure.value if figure else None
-    base = next((r for r in rows if r.kind == "genai" and r.decode), None)
+    peers = {r.name: r for r in rows if r.decode}
     return {
         "model": options.shape or model.name,
         "machine": f"{device.cpu.name}, {device.cpu.cores} cores, {platform.system()}, {options.threads} threads",
@@ -228,11 +253,11 @@ def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[st
             "rounds": options.rounds,
             "restarts": options.restarts,
         },
-        "rows": [_figures(row, base, bandwidth) for row in rows],
+        "rows": [_figures(row, peers.get(row.peer), bandwidth) for row in rows],
     }
 
 
-def _figures(row: Row, base: Row | None, bandwidth: float | None) -> dict[str, Any]:
+def _figures(row: Row, peer: Row | None, bandwidth: float | None) -> dict[str, Any]:
     if not row.decode:
         return {"engine": row.name, "missing": row.missing or "nothing was measured"}
     tps = statistics.median(row.decode)
@@ -242,7 +267,8 @@ def _figures(row: Row, base: Row | None, bandwidth: float | None) -> dict[str, A
         "best_tps": max(row.decode),
         "spread": (max(row.decode) - min(row.decode)) / 2 / tps,
         "prefill_tps": statistics.median(row.prefill),
-        "to_genai": _ratio(row, base) if base else None,
+        "to_peer": _ratio(row, peer) if peer else None,
+        "peer": row.peer,
         "bytes": row.bytes_read,
         "ceiling_share": tps * row.bytes_read / bandwidth if bandwidth else None,
     }
@@ -274,12 +300,12 @@ def show(result: dict[str, Any]) -> None:
         f"{result['model']}: {work['prompt']} + {work['tokens']} tokens, {work['restarts']} x {work['rounds']} rounds"
     )
     table = Table(box=None, padding=(0, 1))
-    for name in ("engine", "tok/s", "spread", "best", "to genai", "MB", "ceiling", "prefill"):
+    for name in ("engine", "tok/s", "spread", "best", "to its peer", "MB", "ceiling", "prefill"):
         table.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
     for row in result["rows"]:
         if "missing" in row:
             continue
-        ratio, share = row["to_genai"], row["ceiling_share"]
+        ratio, share = row["to_peer"], row["ceiling_share"]
         table.add_row(
             row["engine"],
             f"{row['decode_tps']:.1f}",
@@ -294,6 +320,18 @@ def show(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         if "missing" in row:
             console.print(f"{row['engine']}: {row['missing']}")
+    best = [max(side, key=lambda r: float(r["decode_tps"])) for side in _sides(result["rows"]) if side]
+    if len(best) == 2:
+        ours, peer = best
+        ratio = ours["decode_tps"] / peer["decode_tps"]
+        console.print(f"best of edgeq ({ours['engine']}) to the best peer ({peer['engine']}): {ratio:.2f}")
+
+
+def _sides(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """edgeq's measured rows, and the others'."""
+    measured = [r for r in rows if "missing" not in r]
+    ours = [r for r in measured if r["engine"].startswith("edgeq")]
+    return ours, [r for r in measured if r not in ours]
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def source(tmp_path_factory):
         rng, slices = np.random.default_rng(0), hf_names(spec)
         values = {slices[t.name].name: rng.standard_normal(t.shape).astype(np.float32) for t in tensors(spec)}
         save_file(values, folder / "model.safetensors")
-        letters = list(map(chr, range(33, 93)))
+        letters = [*map(chr, range(33, 92)), "AB"]
         vocab = {w: i for i, w in enumerate(["<unk>", "<s>", "</s>", "Ġ", *letters])}
-        tokenizer = Tokenizer(models.BPE(vocab, []))
+        tokenizer = Tokenizer(models.BPE(vocab, [("A", "B")]))  # llama.cpp wants merges
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save(str(folder / "tokenizer.json"))
