@@ -43,10 +43,16 @@ def grid_of(checkpoint: Weights, tensor: TensorSpec) -> Grid:
     return scheme.embed if isinstance(scheme, Scheme) and tensor.role == "embed" else F32
 
 
-def rounded_inputs(checkpoint: Weights) -> set[ActivationGrid]:
-    """The grids that the inputs of linear layers are rounded to; none where they stay floats."""
-    found = {activation_of(checkpoint, t.name) for t in tensors(checkpoint.spec) if t.linear and t.role != "head"}
-    return {grid for grid in found if grid is not None}
+def grids_of(checkpoint: Weights) -> list[Grid]:
+    """The grids of the model's tensors, each once, in the model's order: refusals then name the same one every time."""
+    return list(dict.fromkeys(grid_of(checkpoint, t) for t in tensors(checkpoint.spec)))
+
+
+def rounded_inputs(checkpoint: Weights) -> list[ActivationGrid]:
+    """The grids that the inputs of linear layers are rounded to, each once; none where they stay floats."""
+    names = (t.name for t in tensors(checkpoint.spec) if t.linear and t.role != "head")
+    found = dict.fromkeys(activation_of(checkpoint, name) for name in names)
+    return [grid for grid in found if grid is not None]
 
 
 def input_options(checkpoint: Weights) -> dict[str, str]:

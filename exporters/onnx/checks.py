@@ -9,7 +9,7 @@ from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported
 from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_grids import PACKS, Pack
-from edgeq.exporters.folder import grid_of, rounded_inputs
+from edgeq.exporters.folder import grids_of, rounded_inputs
 from edgeq.exporters.onnx.activations import SCALES, refuses_activation
 from edgeq.exporters.onnx.grids import refuses
 from edgeq.exporters.onnx.kv_cache import check_cache
@@ -17,7 +17,6 @@ from edgeq.exporters.onnx.moe import check_experts
 from edgeq.exporters.onnx.onnx_ops import OnnxOps
 from edgeq.exporters.onnx.standard_ops import StandardOps
 from edgeq.model.spec import Attention, ModelSpec
-from edgeq.model.tensors import tensors
 
 DIALECTS = ("contrib", "standard")
 LEVELS = (0, 4)
@@ -65,7 +64,7 @@ def check(checkpoint: Weights, settings: Settings) -> set[str]:
     where = spec.location or spec.name
     check_supported(spec, StandardOps.able if settings.standard else OnnxOps.able)
     _check_shapes(spec, contrib=not settings.standard)
-    for grid in {grid_of(checkpoint, t) for t in tensors(spec)}:
+    for grid in grids_of(checkpoint):
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
     check_experts(checkpoint)

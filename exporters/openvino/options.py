@@ -95,9 +95,10 @@ def _dynamic(checkpoint: Weights, wanted: int | None) -> int:
     return wanted if wanted is not None else 0 if off else _GROUP
 
 
-def _linear_grids(checkpoint: Weights) -> set[Grid]:
+def _linear_grids(checkpoint: Weights) -> list[Grid]:
     spec = checkpoint.spec
-    return {grid_of(checkpoint, t) for t in tensors(spec) if t.linear or (t.role == "embed" and spec.tied)}
+    linear = (t for t in tensors(spec) if t.linear or (t.role == "embed" and spec.tied))
+    return list(dict.fromkeys(grid_of(checkpoint, t) for t in linear))
 
 
 def _unfit(checkpoint: Weights, device: str) -> Iterator[tuple[str, str]]:

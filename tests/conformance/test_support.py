@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "rotate+gptq int4 g32": {"method": "rotate+gptq"},
     "autoround-light int4 g32": {"method": "autoround-light"},
     "sparsegpt-2:4 int4 g32": {"method": "sparsegpt-2:4"},
-    "mixed+gptq 4.5 bits": {"method": "mixed+gptq", "budget": "5.5"},
+    "mixed+gptq 6 bits, for OpenVINO": {"method": "mixed+gptq", "budget": "6", "target": "openvino"},
     "smoothquant W8A8, dynamic": {"method": "smoothquant", "activations": "dynamic"},
     "smoothquant W8A8, static": {"method": "smoothquant", "activations": "static"},
     "affine int4 g32 (float minimum)": {"method": "gptq", "grid": "affine"},
