@@ -70,7 +70,12 @@ def command(
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
-        help="Compare the logits with the checkpoint's, and where it says so the file's tensors.",
+        help="Compare with the checkpoint, above all the logits.",
+    ),
+    read_back: bool | None = typer.Option(
+        None,
+        "--read-back/--no-read-back",
+        help="Compare every number of the written file too [default: for files that others' tools load].",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the artifact's manifest as JSON."),
 ) -> None:
@@ -102,7 +107,7 @@ def command(
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)
     passed = True
     if check:
-        artifact, passed = _check(chosen, artifact, weights, quiet=as_json)
+        artifact, passed = _check(chosen, artifact, weights, read_back, quiet=as_json)
     if as_json:
         import json
 
@@ -144,15 +149,17 @@ def _runs(artifact: Artifact) -> bool:
     return artifact.runtime in names("edgeq.runtimes")
 
 
-def _check(chosen: Exporter, artifact: Artifact, weights: Weights, *, quiet: bool) -> tuple[Artifact, bool]:
-    """What the file holds, by the exporter's `read_back` where it has one, and what its runtime computes, where that
-    is installed."""
+def _check(
+    chosen: Exporter, artifact: Artifact, weights: Weights, read_back: bool | None, *, quiet: bool
+) -> tuple[Artifact, bool]:
+    """What the file holds, by the exporter's `read_back`, and what its runtime computes, where that is installed."""
     from rich.console import Console
 
     from edgeq.registry import runtime
 
     said = None if quiet else Console()
-    passed, reads_back = True, hasattr(chosen, "read_back")
+    wanted = bool(getattr(chosen, "reads_back", False)) if read_back is None else read_back
+    passed, reads_back = True, wanted and hasattr(chosen, "read_back")
     if reads_back:
         artifact, passed = _read_back(chosen, artifact, weights, said)
     absent = runtime(artifact.runtime).missing() if _runs(artifact) else f"edgeq has no runtime {artifact.runtime}"

@@ -16,6 +16,7 @@ class GgufExporter:
     """`edgeq.registry.Exporter` for llama.cpp. The gguf package is imported when an export begins."""
 
     name = "gguf"
+    reads_back = True
     options = frozenset({"context", "dtype", "ternary_type"})
 
     def refuses(self, grid: Grid) -> str | None:

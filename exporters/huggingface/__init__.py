@@ -17,6 +17,7 @@ class HuggingFaceExporter:
     name: ClassVar[str]
     layout: ClassVar[type[Layout]]
     options: ClassVar[frozenset[str]] = frozenset()
+    reads_back = True
 
     def refuses(self, grid: Grid) -> str | None:
         """Why the layout can't store this grid losslessly, or None when it can."""

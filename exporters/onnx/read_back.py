@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoint.weights import Weights, dense
+from edgeq.errors import EdgeqError
+from edgeq.exporters.folder import rounded_inputs
 from edgeq.exporters.onnx.written import Written
-from edgeq.model.spec import MLP, ModelSpec
+from edgeq.model.spec import MLP, ModelSpec, MoE
 from edgeq.model.tensors import tensors
 from edgeq.registry import Progress
 
@@ -28,8 +30,11 @@ def read_back(folder: Path, checkpoint: Weights, *, progress: Progress | None = 
     """What of the file is not what the checkpoint says, in words; empty when every weight is the same.
 
     Raises:
-        EdgeqError: the file can't be read at all.
+        EdgeqError: the file can't be read at all, or multiplies in a way that this does not follow.
     """
+    if rounded_inputs(checkpoint) or any(isinstance(x.ffn, MoE) for x in checkpoint.spec.layers):
+        hint = "Its logits can be compared: edgeq verify"
+        raise EdgeqError("products with rounded inputs or experts are not read back", where=folder, hint=hint)
     file, spec = Written(folder / "model.onnx"), checkpoint.spec
     known = {t.name for t in tensors(spec)}
     groups = list(_groups(spec))

@@ -24,16 +24,16 @@ def run(demo: Any, *arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "static"])
-def test_8_bit_activations(demo: Any, tmp_path: Path, kind: str) -> None:
+def test_8_bit_activations(demo: Any, tmp_path: Path) -> None:
+    """Static ones: dynamic ones take the same minutes, and their graphs are the unit tests'."""
     (tmp_path / "text").write_text("\n\n".join(built_in_texts()))
     text = ("--calibration", tmp_path / "text", "--calibration-tokens", 512)
     source = next((demo.folder / "home" / "cache" / "demo").glob("*.gguf"))
     checkpoint, out = tmp_path / "checkpoint", tmp_path / "artifact"
-    run(demo, "quantize", source, "-o", checkpoint, "--method", "smoothquant", "--activations", kind, *text)
+    run(demo, "quantize", source, "-o", checkpoint, "--method", "smoothquant", "--activations", "static", *text)
     run(demo, "export", checkpoint, "-o", out)
     artifact = read_artifact(out)
-    assert artifact.options["activations"] == kind
+    assert artifact.options["activations"] == "static"
     assert artifact.verify["verdict"] == "pass" and artifact.verify["text"]["mean_kl"] < 0.03
     with edgeq.load(out) as session:
         assert "Paris" in session.generate(PROMPT, max_tokens=24)
