@@ -96,6 +96,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoe": ("granitemoeshared", {**_EXPERTS, "shared_intermediate_size": 32, "attention_multiplier": 0.2}),
 }
 MIXTURES = ("mixtral", "qwen3_moe", "qwen2_moe", "olmoe", "gpt_oss", "granitemoe")
+DENSE = tuple(name for name in ARCHITECTURES if name not in MIXTURES)
 
 
 class Tiny(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +11,13 @@ import pytest
 from edgeq.decoder.torch_model import TorchModel
 from edgeq.registry import exporter
 
-ARCHITECTURES = (
-    "llama",
-    "llama-llama3-rope",
-    "llama-linear-rope",
-    "llama-dynamic-rope",
-    "llama-bias",
-    "smollm2",
-    "mistral",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen2-window",
-    "qwen3",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "phi3-longrope",
-    "phi4-mini",
-    "smollm3",
-    "olmo2",
-    "granite",
-)
+DENSE: tuple[str, ...] = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["DENSE"]
 IDS = np.random.default_rng(7).integers(3, 160, 28).tolist()  # longer than every window and trained length here
 SHORT = 12  # within the trained length of the long-context models
 TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("length", [SHORT, len(IDS)])
 def test_torch_backend_equals_transformers(tiny, name, length):
     model = tiny(name)
@@ -45,7 +26,7 @@ def test_torch_backend_equals_transformers(tiny, name, length):
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DENSE)
 def test_torch_prefill_then_decode_equals_one_pass(tiny, name):
     model = TorchModel(tiny(name).weights)
     stop = SHORT if "longrope" in name or "phi4" in name else len(IDS)  # there frequencies change with the length
@@ -60,7 +41,7 @@ def test_streaming_weights_gives_the_same_logits(tiny):
     np.testing.assert_array_equal(kept.logits(IDS), streamed.logits(IDS))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DENSE)
 def test_onnx_float_graph_equals_transformers(tiny, onnx_runner, tmp_path: Path, name):
     model = tiny(name)
     artifact = exporter("onnx").export(model.weights, tmp_path / "out")
@@ -84,7 +65,7 @@ def check(file: Path) -> None:
     onnx.checker.check_model(str(checked), full_check=True)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DENSE)
 def test_onnx_prefill_then_decode_equals_torch_steps(tiny, onnx_runner, tmp_path: Path, name):
     model = tiny(name)
     runner = onnx_runner(exporter("onnx").export(model.weights, tmp_path / "out"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,31 +16,11 @@ from edgeq.model.config import read_config
 from edgeq.model.hf_config import config_of, different
 from edgeq.model.read import read_model
 
-ARCHITECTURES = (
-    "llama",
-    "llama-llama3-rope",
-    "llama-linear-rope",
-    "llama-dynamic-rope",
-    "llama-bias",
-    "smollm2",
-    "mistral",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen2-window",
-    "qwen3",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "phi3-longrope",
-    "phi4-mini",
-    "smollm3",
-    "olmo2",
-    "granite",
-)
+DENSE: tuple[str, ...] = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["DENSE"]
 IDS = np.random.default_rng(7).integers(3, 160, 28).tolist()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DENSE)
 def test_transformers_computes_the_same_from_it(tiny, tmp_path, name):
     import torch
     from transformers import AutoModelForCausalLM

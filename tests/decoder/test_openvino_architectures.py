@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,7 @@ from edgeq.registry import exporter
 
 ov = pytest.importorskip("openvino")
 
-NAMES = (
-    "llama",
-    "llama-llama3-rope",
-    "llama-linear-rope",
-    "llama-dynamic-rope",
-    "llama-bias",
-    "smollm2",
-    "mistral",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen2-window",
-    "qwen3",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "phi3-longrope",
-    "phi4-mini",
-    "smollm3",
-    "olmo2",
-    "granite",
-)
+DENSE: tuple[str, ...] = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["DENSE"]
 IDS = np.random.default_rng(7).integers(3, 160, 28).tolist()  # longer than every window and trained length here
 SHORT = 12
 TOLERANCE = 1e-4
@@ -71,7 +52,7 @@ class Runner:
         return [getattr(i["layerType"], "value", str(i["layerType"])) for i in infos]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DENSE)
 def test_logits_are_those_of_transformers_in_one_pass_and_step_by_step(tiny, tmp_path: Path, name: str) -> None:
     model = tiny(name)
     artifact = exporter("openvino").export(model.weights, tmp_path / "out", **EXACT)

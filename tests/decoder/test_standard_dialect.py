@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +14,7 @@ from edgeq.artifact import Artifact
 from edgeq.decoder.torch_model import TorchModel
 from edgeq.registry import exporter
 
-ARCHITECTURES = (
-    "llama",
-    "llama-llama3-rope",
-    "llama-linear-rope",
-    "llama-dynamic-rope",
-    "llama-bias",
-    "smollm2",
-    "mistral",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen2-window",
-    "qwen3",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "phi3-longrope",
-    "phi4-mini",
-    "smollm3",
-    "olmo2",
-    "granite",
-)
+DENSE: tuple[str, ...] = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["DENSE"]
 IDS = np.random.default_rng(7).integers(3, 160, 28).tolist()
 SHORT = 12
 TOLERANCE = 1e-4
@@ -43,7 +24,7 @@ def export(model, out: Path) -> Artifact:
     return exporter("onnx").export(model.weights, out, dialect="standard")
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DENSE)
 def test_logits_equal_transformers_with_no_operator_of_a_runtime_s_own(tiny, onnx_runner, tmp_path: Path, name):
     model = tiny(name)
     artifact = export(model, tmp_path / "out")
@@ -58,7 +39,7 @@ def test_logits_equal_transformers_with_no_operator_of_a_runtime_s_own(tiny, onn
         np.testing.assert_allclose(runner.logits(IDS[:length]), theirs, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DENSE)
 def test_prefill_then_decode_past_the_window_equals_torch_steps(tiny, onnx_runner, tmp_path: Path, name):
     model = tiny(name)
     runner = onnx_runner(export(model, tmp_path / "out"))
