@@ -110,7 +110,7 @@ def computed(artifact: Artifact, weights: Weights) -> Cell:
     """The session's logits and greedy answer beside the reference's."""
     reference, meter = TorchModel(weights), DivergenceMeter()
     path = activation_path(artifact)
-    with runtime(artifact.runtime).open(artifact) as session:
+    with runtime(artifact.runtime).open(artifact, threads=1) as session:
         ids = IDS[: getattr(session, "context", len(IDS) + ANSWER) - ANSWER]  # LongRoPE's first part is short
         meter.add(reference.logits(ids), session.logits(ids))
         found, wrong = meter.result(), []
