@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import POINTER, Structure, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
@@ -19,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgeq.device.load import load_now
+from edgeq.device.load import OthersLoad
 from edgeq.errors import EdgeqError
 
 PACKAGE = "xllamacpp"
@@ -27,7 +28,8 @@ KNOWN = "2026.10.11549"  # the release whose header the structures are taken fro
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # of the KV cache
 FLASH_ATTENTION = 1
 _OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-_BUSY = 0.5  # share of the machine that is taken, above which threads should sleep while they wait
+_BUSY = 0.25  # share of the machine that others take now, above which threads should sleep while they wait
+_LOOK = 0.1  # seconds that they are watched; a load average would count this program's own last minute
 _ROOM = 256  # bytes for fields that later releases append
 _ERROR = 4  # ggml_log_level
 
@@ -192,7 +194,9 @@ def library(spin: bool | None = None) -> Any:
 def waiting(spin: bool | None) -> Iterator[None]:
     """OpenMP's policy as its library reads it when it is loaded; what the user has set stays."""
     if spin is None:
-        spin = (load_now() or 0.0) < _BUSY
+        with OthersLoad() as others:
+            time.sleep(_LOOK)
+        spin = others.share < _BUSY
     if spin or any(name in os.environ for name in _OPENMP):
         yield
         return
