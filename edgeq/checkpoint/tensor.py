@@ -39,8 +39,8 @@ class Parameters:
     super_scales: Array | None = None
     super_zeros: Array | None = None
 
-    def rows(self, part: slice) -> Parameters:
-        """The parameters of some rows."""
+    def rows(self, part: slice | Array) -> Parameters:
+        """The parameters of some rows: a part of them, or integers that say which, in which order."""
         return Parameters(*(None if a is None else a[part] for a in self.arrays()))  # type: ignore[arg-type]
 
     def arrays(self) -> tuple[Array, Array | None, Array | None, Array | None]:

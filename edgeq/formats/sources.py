@@ -163,7 +163,7 @@ class QuantizedGguf(GgufWeights):
         mixer = self.spec.layers[t.layer or 0].mixer
         assert isinstance(mixer, Attention)
         order: Any = unpermute(np.arange(t.shape[0]), mixer.heads if part == "q" else mixer.kv_heads)  # type: ignore[arg-type]
-        parts = type(q.parameters)(*(None if a is None else a[order] for a in q.parameters.arrays()))  # type: ignore[arg-type]
+        parts = q.parameters.rows(order)
         return QuantizedTensor.of(q.grid, q.codes[order], parts)
 
     def _check_finite(self, q: QuantizedTensor, name: str) -> None:

@@ -248,5 +248,5 @@ def _reordered(weight: Weight, spec: ModelSpec, t: TensorSpec) -> Weight:
     order = np.arange(t.shape[0]).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
     if not isinstance(weight, QuantizedTensor):
         return weight[order]
-    rows = type(weight.parameters)(*(None if a is None else a[order] for a in weight.parameters.arrays()))  # type: ignore[arg-type]
+    rows = weight.parameters.rows(order)
     return QuantizedTensor.of(weight.grid, weight.codes[order], rows)
