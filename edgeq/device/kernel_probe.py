@@ -31,7 +31,7 @@ class Probed:
 
 def probe_kernels(timeout: float) -> Probed:
     """Kernel rates of the installed runtimes, and what OpenVINO knows of GPUs and NPUs."""
-    command = [sys.executable, "-m", "edgeq.device.kernel_probe"]
+    command = [sys.executable, "-P", "-m", "edgeq.device.kernel_probe"]  # -P: see edgeq.measure.process
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, env=quiet)

@@ -43,7 +43,8 @@ def run_worker(module: str, request: Any, on_event: Callable[[Event], None] = la
     Raises:
         EdgeqError: the worker says so in an `error` event, or dies (its last line on stderr is quoted).
     """
-    command = [sys.executable, "-m", module, json.dumps(request)]
+    # -P: in a checkout the folder `edgeq` of the current directory is not the installed package, which has more in it.
+    command = [sys.executable, "-P", "-m", module, json.dumps(request)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
         with _Usage() as usage, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as worker:
             try:

@@ -80,3 +80,14 @@ def test_the_callers_exception_ends_the_worker(module: Make, tmp_path: Path) -> 
 def test_the_machine_is_never_more_than_fully_busy() -> None:
     assert 0 <= others_now(0.05) <= 1
     assert cpu_count() >= 1
+
+
+def test_a_folder_of_the_module_s_name_in_the_current_one_is_not_taken_for_it(
+    module: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a checkout `edgeq/` lies in the current directory, without the runtimes that are installed with it."""
+    name, here = module("print(json.dumps({'result': 'the installed one', 'cpu_s': 0.1}))"), tmp_path / "checkout"
+    here.mkdir()
+    (here / f"{name}.py").write_text("raise SystemExit('the one of the current folder')", "utf-8")
+    monkeypatch.chdir(here)
+    assert run_worker(name, {}, lambda _: None).result == "the installed one"
