@@ -19,6 +19,7 @@ class Job:
         request: what its kind takes, plain JSON.
         title: a line for a list.
         created: ISO date and time, UTC.
+        cwd: where it was begun: relative paths in its request are from there.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Job:
     request: dict[str, Any]
     title: str
     created: str
+    cwd: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Event:
         active_s: seconds that the process had worked by then, pauses left out.
         done, total: in the work's own unit; a total of 0 says that nobody knows how much there is to do.
         more: what else the work says of itself (`tokens_per_s` of a benchmark).
+        part_s, part_done: `active_s` and `done` when the present part of the work was first seen to get on.
     """
 
     active_s: float
@@ -43,6 +46,14 @@ class Event:
     total: int
     what: str
     more: dict[str, Any] = field(default_factory=dict)
+    part_s: float = 0.0
+    part_done: int = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Of the work's own unit in an active second, over the present part; None: not to be told yet."""
+        spent, made = self.active_s - self.part_s, self.done - self.part_done
+        return made / spent if made > 0 and spent > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,6 @@ class Look:
 
     Attributes:
         event: the latest.
-        remaining_s: seconds of work left in the present part; None where that can't be told.
         rss_bytes: resident memory of the process now; 0 when there is none.
         result: of a job that is done.
         failure: of one that failed.
@@ -70,7 +80,6 @@ class Look:
     job: Job
     state: State
     event: Event | None = None
-    remaining_s: float | None = None
     rss_bytes: int = 0
     result: Any = None
     failure: Failure | None = None
@@ -81,3 +90,11 @@ class Look:
         if self.state == "done":
             return 1.0
         return self.event.done / self.event.total if self.event and self.event.total else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds of work left in the present part; None where that can't be told."""
+        event = self.event
+        if event is None or event.rate is None or not event.total:
+            return None
+        return max(0, event.total - event.done) / event.rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from edgeq.jobs.job import Event, Failure, Job
 from edgeq.jsonable import from_json, to_json
 from edgeq.store import home
 
-JOB, EVENTS, RESULT, ERROR, PROCESS, CANCELLED, LOG, LOCK = (
+JOB, EVENTS, RESULT, ERROR, PROCESS, CANCELLED, LOG, LOCK, SPARE = (
     "job.json",
     "events.jsonl",
     "result.json",
@@ -22,9 +23,9 @@ JOB, EVENTS, RESULT, ERROR, PROCESS, CANCELLED, LOG, LOCK = (
     "cancelled",
     "log.txt",
     "lock",
+    "spare",
 )
-_TAIL = 1 << 16  # bytes that are read of a long file of events to see its end
-_SPAN = 40  # events that the rate of work is taken over
+_TAIL = 1 << 14  # bytes that are read of a long file of events to see its end
 
 
 def shelf() -> Path:
@@ -54,17 +55,26 @@ def find_job(job_id: str) -> Job | None:
     return found[0] if len(found) == 1 else None
 
 
-def events(folder: Path, *, tail: bool = True) -> list[Event]:
-    """The latest events (all: without `tail`); lines that a kill cut short are skipped."""
+def events(folder: Path) -> list[Event]:
+    """The events that are kept, the latest last; lines that a kill cut short are skipped."""
+    return [event for line in _lines(folder, None) if (event := _event(line)) is not None]
+
+
+def latest(folder: Path) -> Event | None:
+    """The last event, without a reading of all of them."""
+    found = (_event(line) for line in reversed(_lines(folder, _TAIL)))
+    return next((event for event in found if event is not None), None)
+
+
+def _lines(folder: Path, most: int | None) -> list[bytes]:
+    """The lines of the file of events, or of its last `most` bytes."""
     try:
         with (folder / EVENTS).open("rb") as stream:
             size = stream.seek(0, 2)
-            stream.seek(max(0, size - _TAIL) if tail else 0)
-            lines = stream.read().splitlines()
+            stream.seek(0 if most is None else max(0, size - most))
+            return [line for line in stream.read().splitlines() if line]
     except OSError:
         return []
-    found = [event for line in lines if (event := _event(line)) is not None]
-    return found[-_SPAN:] if tail else found
 
 
 def failure(folder: Path) -> Failure | None:
@@ -91,6 +101,14 @@ def _folders() -> Iterator[Path]:
 
 
 def _read(path: Path) -> Job | None:
+    try:
+        return _parsed(path, (path / JOB).stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1024)  # windows look at the list each second, and what is asked of a job never changes
+def _parsed(path: Path, changed_ns: int) -> Job | None:
     try:
         job = from_json(Job, load(path / JOB))
     except EdgeqError:

@@ -88,6 +88,7 @@ def bench(request: dict[str, Any], tell: Tell) -> Any:
 
 
 KINDS: dict[str, Kind] = {"profile": profile, "quantize": quantize, "export": export, "bench": bench}
+MEASURING = frozenset({"profile", "bench"})  # whose result is a speed
 
 
 def kind(name: str) -> Kind:
