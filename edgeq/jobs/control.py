@@ -30,7 +30,7 @@ def start(kind: str, request: dict[str, Any], title: str) -> Job:
         EdgeqError: the jobs' place can't be written.
     """
     now = datetime.now(UTC)
-    name = f"{now:%Y%m%d-%H%M%S}-{kind}-{uuid.uuid4().hex[:6]}"
+    name = f"{now:%Y%m%d-%H%M%S-%f}-{kind}-{uuid.uuid4().hex[:4]}"
     job = Job(name, kind, request, title, now.isoformat("T", "seconds"), cwd=str(Path.cwd()))
     try:
         shelf.put(job)

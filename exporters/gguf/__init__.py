@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgeq.artifact import Artifact
 from edgeq.errors import EdgeqError
@@ -18,6 +19,7 @@ class GgufExporter:
     name = "gguf"
     reads_back = True
     options = frozenset({"context", "dtype", "ternary_type"})
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"ternary_type": ("tq2_0", "tq1_0"), "dtype": ("auto", "f32")}
 
     def refuses(self, grid: Grid) -> str | None:
         """Why no block type stores this grid losslessly, or None when one does."""

@@ -18,6 +18,7 @@ class HuggingFaceExporter:
     layout: ClassVar[type[Layout]]
     options: ClassVar[frozenset[str]] = frozenset()
     reads_back = True
+    layers_only = True
 
     def refuses(self, grid: Grid) -> str | None:
         """Why the layout can't store this grid losslessly, or None when it can."""
