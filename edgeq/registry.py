@@ -60,7 +60,8 @@ class Exporter(Protocol):
     Attributes:
         options: what `export` takes beside `progress`, `force` and `plan`; `edgeq export` has a flag for each
             (`kv_dtype` is `--kv-dtype`).
-        choices: optional: the values that one of these takes, its default first.
+        choices: optional: the values that one of these takes, its default first; None: a default that depends.
+        about: optional: what its artifacts are for, in a few words.
         layers_only: optional: an embedding or head that can't be stored as codes is written as floats.
     """
 

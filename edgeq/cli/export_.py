@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +90,7 @@ def command(
 
     chosen = exporter(to)
     weights = open_weights(checkpoint)
-    target = out or _default_out(checkpoint, to)
+    target = out or default_out(checkpoint, to)
     given: dict[str, Any] = {
         "accuracy_level": accuracy_level,
         "activation_scales": activation_scales,
@@ -126,21 +128,28 @@ def _known(chosen: Exporter, options: dict[str, Any]) -> dict[str, Any]:
         EdgeqError: one that this exporter does not have.
     """
     for name in options.keys() - chosen.options:
-        own = ", ".join(_flag(n) for n in sorted(chosen.options))
-        raise EdgeqError(f"the {chosen.name} exporter has no {_flag(name)}", hint=f"It has {own}")
+        own = ", ".join(flag(n) for n in sorted(chosen.options))
+        raise EdgeqError(f"the {chosen.name} exporter has no {flag(name)}", hint=f"It has {own}")
     return options
 
 
-def _flag(option: str) -> str:
+def flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def _default_out(checkpoint: str, to: str) -> Path:
+def default_out(checkpoint: str, to: str) -> Path:
+    """`CHECKPOINT-onnx`, beside the checkpoint."""
     path = Path(checkpoint).expanduser()
     if path.exists():
         path = path.resolve()
         return path.with_name(f"{path.name if path.is_dir() else path.stem}-{to}")
     return Path(f"{path.name}-{to}")
+
+
+def command_line(checkpoint: str, to: str, options: Mapping[str, Any], out: Path) -> str:
+    """The `edgeq export` that does this."""
+    given = [word for name, value in options.items() for word in (flag(name), str(value))]
+    return shlex.join(["edgeq", "export", checkpoint, "--to", to, *given, "-o", str(out)])
 
 
 def _prove(chosen: Exporter, artifact: Artifact, weights: Weights, read_back: bool | None, *, quiet: bool) -> Proof:

@@ -94,6 +94,15 @@ def cancel(job: Job) -> None:
     process.end(process.left_over(worker.pid), _PATIENCE_S)
 
 
+def at_work(kind: str, **request: Any) -> Job | None:
+    """The latest job of this kind, begun by whatever window, that runs or is paused and was asked for just this."""
+    for job in reversed(shelf.all_jobs(kind)):
+        same = all(job.request.get(name) == value for name, value in request.items())
+        if same and _worker(shelf.folder_of(job)) is not None:
+            return job
+    return None
+
+
 def forget(job: Job) -> None:
     """Take a job off the shelf. What it made stays.
 

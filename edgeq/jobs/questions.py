@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import EdgeqError
-from edgeq.jsonable import from_json, to_json
+from edgeq.jsonable import from_json
 
 Question = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -18,8 +18,8 @@ Question = Callable[[dict[str, Any]], dict[str, Any]]
 def needs(request: dict[str, Any]) -> dict[str, Any]:
     """What a quantization will take, in rows, and why it would be refused.
 
-    Request: `recipe`, `out`, `threads`. Answer: `rows`; `needs`; `writing`, seconds and bytes of the text before it;
-    `problem`: what stands against it (`what`, `where`, `hint`), or None.
+    Request: `recipe`, `out`, `threads`. Answer: `rows`; `line`: time and memory in a few words; `peak`: bytes of
+    memory; `summary`: the method's; `problem`: what stands against it (`what`, `where`, `hint`), or None.
 
     Raises:
         EdgeqError: no such model or method.
@@ -27,7 +27,7 @@ def needs(request: dict[str, Any]) -> dict[str, Any]:
     from edgeq.model.read import read_model
     from edgeq.quantize.methods import find_method
     from edgeq.quantize.predict import predicted, writing_needs
-    from edgeq.quantize.words import needs_rows
+    from edgeq.quantize.words import duration, mb, needs_rows
     from edgeq.recipe import Recipe
 
     recipe = from_json(Recipe, request["recipe"], "the options")
@@ -40,7 +40,11 @@ def needs(request: dict[str, Any]) -> dict[str, Any]:
         _refuse(recipe, out, spec, method, found.disk_bytes + found.work_bytes)
     except EdgeqError as error:
         problem = {"what": error.what, "where": error.where, "hint": error.hint}
-    return {"rows": rows, "needs": to_json(found), "writing": writing, "problem": problem}
+    seconds, peak = found.seconds, found.ram_bytes
+    if writing is not None:  # one after the other
+        seconds, peak = seconds + writing[0], max(peak, writing[1])
+    line = f"about {duration(seconds)} and {mb(peak)} of memory"
+    return {"rows": rows, "line": line, "peak": peak, "summary": method.summary, "problem": problem}
 
 
 def _refuse(recipe: Any, out: Path, spec: Any, method: Any, disk_bytes: int) -> None:
@@ -54,8 +58,8 @@ def _refuse(recipe: Any, out: Path, spec: Any, method: Any, disk_bytes: int) -> 
 def exporters(request: dict[str, Any]) -> dict[str, Any]:
     """The exporters, and why each can't take a checkpoint.
 
-    Request: `checkpoint`. Answer: `exporters`, a list of `name`, `refusals`, `options`, `choices` (the values that an
-    option takes, its default first), `reads_back`.
+    Request: `checkpoint`. Answer: `exporters`, a list of `name`, `about`, `refusals`, `options` and `choices` (see
+    `edgeq.registry.Exporter`).
 
     Raises:
         EdgeqError: no such checkpoint, or a damaged one.
@@ -72,14 +76,16 @@ def exporters(request: dict[str, Any]) -> dict[str, Any]:
         try:
             one = exporter(name)
         except EdgeqError as error:
-            found.append({"name": name, "refusals": [error.line], "options": [], "choices": {}, "reads_back": False})
+            found.append({"name": name, "about": "", "refusals": [error.line], "options": [], "choices": {}})
             continue
-        choices = {option: list(values) for option, values in getattr(one, "choices", {}).items()}
-        why = refusals(one, made.spec, layers, others)
-        reads = bool(getattr(one, "reads_back", False))
-        found.append(
-            {"name": name, "refusals": why, "options": sorted(one.options), "choices": choices, "reads_back": reads}
-        )
+        told = {
+            "name": name,
+            "about": getattr(one, "about", ""),
+            "refusals": refusals(one, made.spec, layers, others),
+            "options": sorted(one.options),
+            "choices": {option: list(values) for option, values in getattr(one, "choices", {}).items()},
+        }
+        found.append(told)
     return {"exporters": found}
 
 

@@ -85,6 +85,16 @@ def failure(folder: Path) -> Failure | None:
         return Failure("the job failed, and what it said of it can't be read", where=str(folder / ERROR))
 
 
+def log_of(job: Job) -> str:
+    """The end of what the job's process printed."""
+    try:
+        with (folder_of(job) / LOG).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - _TAIL))
+            return stream.read().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
 def load(path: Path) -> Any:
     """The JSON of a file; None: there is none, or it can't be read."""
     try:

@@ -37,7 +37,7 @@ class MatrixDone:
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """A layer's matrices together: mean and worst of their errors, and which one is the worst."""
+    """A layer's matrices together, in percent: mean and worst of their errors, and which one is the worst."""
 
     layer: int
     mean: float
@@ -70,7 +70,8 @@ def layer_errors(done: Iterable[MatrixDone]) -> list[LayerError]:
     found = []
     for layer, members in sorted(by_layer.items()):
         worst = max(members, key=lambda m: m.error)
-        found.append(LayerError(layer, sum(m.error for m in members) / len(members), worst.error, worst.role))
+        mean = 100 * sum(m.error for m in members) / len(members)
+        found.append(LayerError(layer, mean, 100 * worst.error, worst.role))
     return found
 
 
@@ -97,3 +98,8 @@ def _matrix(name: str, error: float, reports: Mapping[str, LayerReport], seconds
     layer, role = at if at is not None else (None, name)
     squared = error**2 if judged is None else judged.error_after
     return MatrixDone(name, layer, role, squared, None if judged is None else judged.fallback, seconds.get(name))
+
+
+def percent(error: float) -> str:
+    """`0.62%` of a share; three digits are enough to compare layers."""
+    return f"{100 * error:.3g}%"

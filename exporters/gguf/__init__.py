@@ -17,6 +17,7 @@ class GgufExporter:
     """`edgeq.registry.Exporter` for llama.cpp. The gguf package is imported when an export begins."""
 
     name = "gguf"
+    about = "llama.cpp and Ollama: nearly any machine"
     reads_back = True
     options = frozenset({"context", "dtype", "ternary_type"})
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"ternary_type": ("tq2_0", "tq1_0"), "dtype": ("auto", "f32")}

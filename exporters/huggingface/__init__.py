@@ -47,16 +47,19 @@ class HuggingFaceExporter:
 
 class CompressedTensorsExporter(HuggingFaceExporter):
     name = "compressed-tensors"
+    about = "transformers and vLLM: graphics cards, servers"
     layout = CompressedLayout
 
 
 class GptqExporter(HuggingFaceExporter):
     name = "gptq"
+    about = "transformers, vLLM, SGLang: GPTQ's folder"
     layout = GptqLayout
 
 
 class AwqExporter(HuggingFaceExporter):
     name = "awq"
+    about = "transformers, vLLM, SGLang: AWQ's folder"
     layout = AwqLayout
 
 

@@ -16,6 +16,7 @@ class OnnxExporter:
 
     name = "onnx"
     options = frozenset({"accuracy_level", "activation_scales", "context", "dialect", "kv_dtype", "kv_text", "pack"})
+    about = "onnxruntime: any processor, phones too"
     choices: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
         "dialect": ("contrib", "standard"),
         "kv_dtype": ("f32", "int8", "int4", "f16"),

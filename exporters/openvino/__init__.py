@@ -17,10 +17,11 @@ class OpenVinoExporter:
 
     name = "openvino"
     options = frozenset({"context", "device", "dynamic_quantization", "kv_dtype"})
-    choices: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+    choices: ClassVar[Mapping[str, tuple[str | None, ...]]] = {
         "device": ("cpu", "gpu", "npu"),
-        "kv_dtype": ("u8", "u4", "bf16", "f16", "f32"),
+        "kv_dtype": (None, "u8", "u4", "bf16", "f16", "f32"),  # the default is the device's
     }
+    about = "OpenVINO: Intel's processors, graphics and NPUs"
 
     def refuses(self, grid: Grid) -> str | None:
         """Why this grid can't be stored losslessly for fast kernels, or None when it can."""

@@ -79,7 +79,7 @@ def test_layers_together():
         MatrixDone("layers.0.down", 0, "down", 3.0),
         MatrixDone("layers.2.q", 2, "q", 0.5),
     ]
-    assert layer_errors(done) == [LayerError(0, 2.0, 3.0, "down"), LayerError(2, 0.5, 0.5, "q")]
+    assert layer_errors(done) == [LayerError(0, 200.0, 300.0, "down"), LayerError(2, 50.0, 50.0, "q")]
 
 
 def test_places():

@@ -1,13 +1,29 @@
-"""A home and a folder of the test's own, a small device and model, and pictures of screens as text."""
+"""A home and a folder of the test's own; tests may be coroutines."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import sys
 from pathlib import Path
 
 import pytest
 
-SIZES = ((80, 24), (120, 40), (200, 60))
-THEMES = ("edgeq-dark", "edgeq-light")
+sys.path.insert(0, str(Path(__file__).parent))  # for `snapshot` and the like
+
+from snapshot import SIZES, THEMES
+
+__all__ = ["SIZES", "THEMES"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine to its end."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(pyfuncitem.obj(**arguments))
+    return True
 
 
 @pytest.fixture(autouse=True)

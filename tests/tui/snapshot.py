@@ -11,6 +11,8 @@ from pathlib import Path
 
 from textual.app import App
 
+SIZES = ((80, 24), (120, 40), (200, 60))
+THEMES = ("edgeq-dark", "edgeq-light")
 FOLDER = Path(__file__).parent / "snapshots"
 
 

@@ -126,4 +126,4 @@ class StepScreen(Screen[None]):
 
     def _found(self, then: Callable[[T], None], found: T) -> None:
         if self.is_attached:
-            then(found)
+            self.call_later(then, found)  # an error in it is the application's, not the thread's to swallow
