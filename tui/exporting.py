@@ -84,8 +84,8 @@ class Exporting:
         """With another value of an option; None: its default."""
         if name == "out":
             return replace(self, out=Path(value).expanduser(), job=None)
-        options = {n: v for n, v in self.options.items() if n != name}
-        return replace(self, options=options if value is None else options | {name: value}, job=None)
+        options = self.options | {name: value}
+        return replace(self, options={n: options[n] for n in sorted(options) if options[n] is not None}, job=None)
 
     def beside(self) -> Exporting:
         from edgeq.quantize.command import other_name

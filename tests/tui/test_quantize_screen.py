@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making_data import guide, journey, problem, until, write_model
+from making_data import guide, journey, problem, settled, until, write_model
 from snapshot import SIZES, THEMES, characters, check
 from textual.widgets import Input, Select
 
@@ -335,5 +335,11 @@ async def test_pictures(what, size, theme, fixed, monkeypatch, tmp_path):
         app.theme = theme
         good = {"before": "Press s", "work": "Quantizing", "after": "Done", "refused": "This can't"}[what]
         await until(pilot, lambda: guide(app).startswith(good))
-        await pilot.pause(1.2 if what in ("work", "after") else 0.1)
+        if what in ("work", "after"):
+            await until(
+                pilot, lambda: len(app.screen.query("#list")) == 1 and app.screen.query_one("#list").row_count > 0
+            )
+        if what == "after":
+            await until(pilot, lambda: "bits a weight" in characters(app))
+        await settled(pilot)
         check(app, f"quantize-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

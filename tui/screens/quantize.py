@@ -37,7 +37,7 @@ _KEYS: dict[str, tuple[State, ...]] = {
 }
 
 
-TITLE = "Output lost in each layer, in %: the line is the mean, a dot the worst matrix"
+TITLE = "Output lost in each layer, %: the line is the mean, a dot the worst matrix"
 
 
 class QuantizeScreen(StepScreen):

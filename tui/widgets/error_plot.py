@@ -15,20 +15,26 @@ class ErrorPlot(PlotWidget):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, allow_pan_and_zoom=False)
-        self._shown: list[LayerError] | None = None
+        self._shown: tuple[list[LayerError], int] | None = None
         self.can_focus = False
 
     def on_mount(self) -> None:
         super().on_mount()
         self.margin_top, self.margin_bottom, self.margin_left = 0, 2, 7
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
 
     def show(self, errors: list[LayerError], layers: int) -> None:
         """Args:
         layers: of the model, which the axis is as long as.
         """
-        if errors == self._shown:
+        if (errors, layers) != self._shown:
+            self._shown = errors, layers
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._shown is None:
             return
-        self._shown = errors
+        errors, layers = self._shown
         self.clear()
         theme = self.app.theme_variables
         self.set_xlimits(0, max(1, layers - 1))
