@@ -30,6 +30,8 @@ class OpenOptions:
         device: `cpu` or `gpu`; None: what the artifact was exported for where this machine has it, else the CPU.
         precision: of the arithmetic between the matrices: `f32`, `bf16`, `f16`; None: f32 on the CPU, where it costs
             nothing to decode, the plugin's own choice elsewhere.
+        paged: PagedAttention over blocks, faster and the more so the longer the sequence, in the place of attention
+            over the model's state; None: on a CPU, for every model whose attention has that form.
     """
 
     context: int | None = None
@@ -37,6 +39,7 @@ class OpenOptions:
     chunk: int | None = None
     device: str | None = None
     precision: str | None = None
+    paged: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("context", "threads", "chunk"):
@@ -94,6 +97,7 @@ class OpenVinoRuntime:
             wanted_device=str(artifact.options.get("device", "cpu")),
             precision=settings.precision,
             long=switch is not None and context > switch,
+            paged=settings.paged,
         )
         return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
 
