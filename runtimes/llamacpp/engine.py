@@ -80,6 +80,8 @@ class LlamaEngine:
         self._memory = lib.llama_get_memory(self._context)
         self._tokens = (ctypes.c_int32 * chunk)()
         self._all = (ctypes.c_int8 * chunk)(*([1] * chunk))
+        self._one = Batch(1, self._tokens, None, None, None, None, None)
+        self._found: tuple[int | None, int, Row] = (None, 0, np.empty((0, self._vocab), np.float32))
         self._position = 0
 
     def _open(self, model: int) -> int:
@@ -134,15 +136,24 @@ class LlamaEngine:
         """Append tokens; float32 (wanted, vocab), of the last or of all of them, valid until the next call."""
         count = len(ids)
         self._check(ids)
-        self._tokens[:count] = list(ids)
-        marks = self._all if wanted == count else None
-        code = self._lib.llama_decode(self._context, Batch(count, self._tokens, None, None, None, None, marks))
+        if count == 1:  # what is allocated for each token shows beside a small model's few milliseconds
+            self._tokens[0], batch = ids[0], self._one
+        else:
+            self._tokens[:count] = list(ids)
+            batch = Batch(count, self._tokens, None, None, None, None, self._all if wanted == count else None)
+        code = self._lib.llama_decode(self._context, batch)
         if code:
             self._position = int(self._lib.llama_memory_seq_pos_max(self._memory, 0)) + 1
             raise EdgeqError(f"llama.cpp failed on {count} tokens ({code}): {ERRORS.say()}")
         self._position += count
-        found = self._lib.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(found, (wanted, self._vocab))
+        return self._logits_at(self._lib.llama_get_logits(self._context), wanted)
+
+    def _logits_at(self, address: int, rows: int) -> Row:
+        """float32 (rows, vocab) over llama.cpp's own buffer, which is where it was at the last token, mostly."""
+        if self._found[:2] != (address, rows):
+            room = (ctypes.c_float * (rows * self._vocab)).from_address(address)
+            self._found = address, rows, np.frombuffer(room, np.float32).reshape(rows, self._vocab)
+        return self._found[2]
 
     def _check(self, ids: Sequence[int]) -> None:
         """llama.cpp's own answer to a bad token or a full cache is a number."""

@@ -135,7 +135,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_n_ubatch": (c_uint32, (c_void_p,)),
     "llama_n_threads": (c_int32, (c_void_p,)),
     "llama_decode": (c_int32, (c_void_p, Batch)),
-    "llama_get_logits": (POINTER(c_float), (c_void_p,)),
+    "llama_get_logits": (c_void_p, (c_void_p,)),
     "llama_get_memory": (c_void_p, (c_void_p,)),
     "llama_memory_seq_rm": (c_bool, (c_void_p, c_int32, c_int32, c_int32)),
     "llama_memory_seq_pos_max": (c_int32, (c_void_p, c_int32)),

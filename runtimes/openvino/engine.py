@@ -117,6 +117,7 @@ class OpenVinoEngine:
         self._token, self._place = (np.zeros(1, np.int64).reshape(self.token_shape) for _ in range(2))
         self._from = np.zeros(1, np.int64)
         self._one = shared(self._token), shared(self._place)
+        self._fed_tensor: ov.Tensor | None = None
         self._request.set_tensor(LOGITS_FROM, shared(self._from))
 
     @property
@@ -163,8 +164,10 @@ class OpenVinoEngine:
         end = self._position + len(ids)
         if end > self.context:
             raise EdgeqError(f"{end} tokens do not fit into the context of {self.context}")
-        request.set_tensor("input_ids", tokens)
-        request.set_tensor("position_ids", places)
+        if tokens is not self._fed_tensor:  # a request keeps what it was given, so decoding binds once
+            request.set_tensor("input_ids", tokens)
+            request.set_tensor("position_ids", places)
+            self._fed_tensor = tokens
         self._bind(request, len(ids))
         try:
             request.infer(share_outputs=True)
