@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.llamacpp.library import ERRORS, FLASH_ATTENTION, GGML_TYPES, Batch, library
+from edgeq.runtimes.pages import collapse_in_background, mappings
 
 Row = npt.NDArray[np.float32]
 _CHUNK = 512  # prompt tokens of one call: more gains nothing on a processor
@@ -30,6 +31,7 @@ def open_engine(
     chunk: int | None = None,
     kv_dtype: str = "f16",
     spin: bool | None = None,
+    huge_pages: bool = True,
 ) -> LlamaEngine:
     """Load a GGUF file. Its weights stay memory-mapped where llama.cpp does not repack them.
 
@@ -42,9 +44,12 @@ def open_engine(
     ERRORS.clear()
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0
+    before = mappings()
     model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
         raise EdgeqError(f"llama.cpp cannot load the model: {ERRORS.say()}", where=path)
+    if huge_pages:  # of what was repacked; mapped weights stay as they are
+        collapse_in_background(before)
     try:
         return LlamaEngine(
             lib,

@@ -14,7 +14,7 @@ from edgeq.device.cpu import probe_cpu
 from edgeq.device.spec import Cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.onnxruntime.graph import LOGITS_FROM, Graph, read_graph
-from edgeq.runtimes.onnxruntime.pages import collapse_in_background, mappings
+from edgeq.runtimes.pages import collapse_in_background, mappings
 
 _FIRST_CAPACITY = 256  # tokens the KV cache holds at first
 _MASK_STEP = 64  # the decode mask grows by so many tokens at a time, see OnnxEngine.decode

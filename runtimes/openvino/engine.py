@@ -14,6 +14,7 @@ import openvino as ov
 from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.openvino.model import LOGITS_FROM, read_model, read_paged_model, short, vocabulary
+from edgeq.runtimes.pages import collapse_in_background, mappings
 
 Row = npt.NDArray[np.float32]
 _CHUNK = 256  # prompt tokens per inference
@@ -32,6 +33,7 @@ def open_engine(
     precision: str | None = None,
     long: bool = False,
     paged: bool | None = None,
+    huge_pages: bool = True,
 ) -> OpenVinoEngine:
     """Load a model and its weights.
 
@@ -64,7 +66,13 @@ def open_engine(
         compiled = core.compile_model(model, place, properties)
     except Exception as error:  # openvino's errors share no other base
         raise EdgeqError(f"OpenVINO cannot compile the model: {short(error)}", where=path) from error
-    return kind(compiled, vocabulary(model), context=context, chunk=chunk, threads=threads, device=place)
+    engine = kind(compiled, vocabulary(model), context=context, chunk=chunk, threads=threads, device=place)
+    if huge_pages and place == "CPU":
+        before = mappings()  # the cache is among them: it should take memory as it fills
+        engine.decode(0)  # the plugin packs weights at the first inference, which then isn't the user's
+        engine.rewind(0)
+        collapse_in_background(before)
+    return engine
 
 
 def _place(core: ov.Core, device: str | None, wanted: str) -> str:

@@ -38,7 +38,7 @@ def read_model(core: ov.Core, path: Path, *, long: bool = False) -> ov.Model:
 
 
 def read_paged_model(core: ov.Core, path: Path, *, long: bool = False) -> ov.Model | None:
-    """As `read_model`, with PagedAttention over blocks that the caller keeps in the place of state, masks and attention.
+    """As `read_model`, with PagedAttention, over blocks that the caller keeps, for the attention over state and masks.
 
     Tokens lie along the first axis, and the further inputs are those that openvino-genai feeds. None where a layer's
     attention is of a form that can't be replaced, as that with a softcap.
