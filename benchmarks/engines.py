@@ -196,8 +196,8 @@ def run(*arguments: str) -> None:
 
 
 def prompt_of(count: int, turn: int) -> list[int]:
-    """Tokens that no other turn begins with: engines keep the caches of prompts they have seen."""
-    return [5 + turn, *(5 + i * 7919 % 5000 for i in range(1, count))]
+    """Tokens that no other turn or length begins with: some engines keep the caches of prompts they have seen."""
+    return [5 + turn, *(5 + (i * 7919 + count * 31) % 5000 for i in range(1, count))]
 
 
 def versions() -> dict[str, str | None]:

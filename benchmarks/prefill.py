@@ -127,9 +127,13 @@ def show(result: dict[str, Any]) -> None:
             console.print(f"{row['engine']}: {row['missing']}")
             continue
         cells = [row["prefill"][str(n)] for n in work["prompts"]]
-        words = [f"{c['tps']:.0f} ±{c['spread']:.0%}" + (f" {c['ratio']:.2f}x" if c["to_peer"] else "") for c in cells]
-        table.add_row(row["engine"], *words, f"{row['bytes'] / 1e6:.1f}")
+        table.add_row(row["engine"], *map(_words, cells), f"{row['bytes'] / 1e6:.1f}")
     console.print(table)
+
+
+def _words(cell: dict[str, Any]) -> str:
+    ratio = f" {cell['to_peer']:.2f}x" if cell["to_peer"] else ""
+    return f"{cell['tps']:.0f} ±{cell['spread']:.0%}{ratio}"
 
 
 if __name__ == "__main__":
