@@ -26,7 +26,7 @@ class OpenOptions:
     Attributes:
         context: most tokens of prompt and answer together; None: 4096, or the model's own limit if that is less.
         threads: threads of the CPU's kernels; None: the physical cores this process may use.
-        chunk: prompt tokens per inference; None: chosen so that their logits stay below 64 MiB.
+        chunk: prompt tokens per inference; None: 512.
         device: `cpu` or `gpu`; None: what the artifact was exported for where this machine has it, else the CPU.
         precision: of the arithmetic between the matrices: `f32`, `bf16`, `f16`; None: f32 on the CPU, where it costs
             nothing to decode, the plugin's own choice elsewhere.

@@ -17,8 +17,8 @@ from edgeq.runtimes.openvino.model import LOGITS_FROM, read_model, read_paged_mo
 from edgeq.runtimes.pages import collapse_in_background, mappings
 
 Row = npt.NDArray[np.float32]
-_CHUNK = 256  # prompt tokens per inference
-_LOGITS_BYTES = 64 << 20  # most memory for the logits of a chunk
+_CHUNK = 512  # prompt tokens per inference
+_LOGITS_BYTES = 64 << 20  # most memory for the logits of one inference
 _PAGING = {"x86_64", "amd64", "aarch64", "arm64"}  # processors whose plugin has PagedAttention
 
 
@@ -117,7 +117,8 @@ class OpenVinoEngine:
         self.context = context
         self.threads = threads
         self.device = device
-        self.chunk = min(chunk or _default_chunk(vocab_size), context)
+        self.chunk = min(chunk or _CHUNK, context)
+        self._rows = max(1, _LOGITS_BYTES // (4 * vocab_size))  # logits wanted of one inference
         self._vocab_size = vocab_size
         self._request: Any = compiled.create_infer_request()
         self._position = 0
@@ -145,7 +146,9 @@ class OpenVinoEngine:
         return last
 
     def logits(self, ids: Sequence[int]) -> Row:
-        return np.array(self._forward(ids, 0))
+        parts = [ids[at : at + self._rows] for at in range(0, len(ids), self._rows)]
+        rows = [np.array(self._forward(part, 0)) for part in parts]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def rewind(self, position: int) -> None:
         raise NotImplementedError
@@ -199,11 +202,3 @@ class OpenVinoEngine:
 def shared(array: npt.NDArray[Any]) -> ov.Tensor:
     """A tensor over an array's memory; the array must outlive it."""
     return ov.Tensor(array, shared_memory=True)
-
-
-def _default_chunk(vocab_size: int) -> int:
-    """As many tokens as their logits have room for, a power of two between 16 and `_CHUNK`."""
-    chunk = _CHUNK
-    while chunk > 16 and chunk * vocab_size * 4 > _LOGITS_BYTES:
-        chunk //= 2
-    return chunk
