@@ -28,13 +28,16 @@ OURS: dict[str, Made] = {
     "edgeq openvino": ((), ("--to", "openvino"), "openvino-genai"),
     "edgeq llama.cpp Q4_0": (("--grid", "q4_0"), ("--to", "gguf"), "llama.cpp Q4_0"),
 }
+# Rows that open another's artifact with other options: openvino-genai leaves the precision to the plugin, which takes
+# bf16 where the processor has it; edgeq's session stays in float32 unless told.
+OPENED: dict[str, tuple[str, dict[str, Any]]] = {"edgeq openvino, bf16": ("edgeq openvino", {"precision": "bf16"})}
 STORED = ("*.data", "*model*.bin", "*.gguf")  # where weights are
 PACKAGES = ("edgeq", "onnxruntime", "onnxruntime-genai", "xllamacpp", "openvino", "openvino-genai")
 
 
 @dataclass(slots=True)
 class Row:
-    """One engine with its model. `peer`: the row that it is compared with; `decode`, and `prefill` by the
+    """One engine with its model. `options`: of the session; `peer`: the row that it is compared with; `decode`, and `prefill` by the
     length of the prompt: tokens/s of each round."""
 
     name: str
@@ -42,6 +45,7 @@ class Row:
     path: Path | None = None
     peer: str = ""
     missing: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
     worker: subprocess.Popen[str] | None = None
     decode: list[float] = field(default_factory=list)
     prefill: dict[int, list[float]] = field(default_factory=dict)
@@ -49,7 +53,8 @@ class Row:
     def start(self, threads: int, context: int) -> None:
         if self.path is None:
             return
-        command = [sys.executable, str(HERE / "peers.py"), self.kind, str(self.path), str(threads), str(context)]
+        told = (self.kind, str(self.path), str(threads), str(context), json.dumps(self.options))
+        command = [sys.executable, str(HERE / "peers.py"), *told]
         pipe = subprocess.PIPE
         self.worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
         self.missing = self._answer().get("missing", "")
@@ -127,6 +132,9 @@ def rows_of(options: argparse.Namespace, place: Path, ours: Mapping[str, Made] =
             made[label] = _row(label, "edgeq", given, out, partial(_export, model, options, quantize, export))
             made[label].peer = peer
             yield made[label]
+    for label, (base, how) in OPENED.items():
+        if base in made:
+            yield Row(label, "edgeq", made[base].path, made[base].peer, made[base].missing, how)
     peers = {row.peer for row in made.values()}
     yield from _peers(options, model, place, name, made, peers if wanted else None)
 

@@ -1,7 +1,7 @@
 """One engine in one process: loads a model, then answers each line of standard input with a timing on standard output.
 
-`python peers.py KIND PATH THREADS CONTEXT`; the context is the most tokens of a request and its answer. A request is
-JSON with `prompt` (token ids) and `tokens`; the answer has `prefill_s`, `decode_s` and `decoded` (tokens after the
+`python peers.py KIND PATH THREADS CONTEXT OPTIONS`; the context is the most tokens of a request and its answer, the
+options are JSON, of edgeq's session. A request is JSON with `prompt` (token ids) and `tokens`; the answer has `prefill_s`, `decode_s` and `decoded` (tokens after the
 first). Every engine decodes greedily and does not stop early.
 """
 
@@ -20,10 +20,10 @@ Engine = Callable[[list[int], int], Answer]
 _USUAL = 2048  # tokens of context, unless more are asked for
 
 
-def edgeq_engine(path: Path, threads: int, context: int) -> Engine:
+def edgeq_engine(path: Path, threads: int, context: int, **options: Any) -> Engine:
     import edgeq
 
-    session: Any = edgeq.load(path, threads=threads, context=max(context, _USUAL))
+    session: Any = edgeq.load(path, threads=threads, context=max(context, _USUAL), **options)
 
     def run(prompt: list[int], tokens: int) -> Answer:
         spent, made, prefill = 0.0, 0, None
@@ -102,7 +102,7 @@ def openvino_engine(path: Path, threads: int, context: int) -> Engine:
     return run
 
 
-ENGINES: dict[str, Callable[[Path, int, int], Engine]] = {
+ENGINES: dict[str, Callable[..., Engine]] = {
     "edgeq": edgeq_engine,
     "genai": genai_engine,
     "llamacpp": llamacpp_engine,
@@ -112,11 +112,11 @@ ENGINES: dict[str, Callable[[Path, int, int], Engine]] = {
 
 def main() -> None:
     kind, path = sys.argv[1], Path(sys.argv[2])
-    threads, context = int(sys.argv[3]), int(sys.argv[4])
+    threads, context, options = int(sys.argv[3]), int(sys.argv[4]), json.loads(sys.argv[5])
     answers = os.fdopen(os.dup(1), "w")  # libraries print to standard output too
     os.dup2(2, 1)
     try:
-        engine = ENGINES[kind](path, threads, context)
+        engine = ENGINES[kind](path, threads, context, **options)
     except ImportError as error:
         print(json.dumps({"missing": error.name or str(error)}), file=answers, flush=True)
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 engines = pytest.importorskip("engines")
-from engines import OURS, Row, add_options, prompt_of, rows_of  # noqa: E402
+from engines import OPENED, OURS, Row, add_options, prompt_of, rows_of  # noqa: E402
 from prefill import _figures  # noqa: E402
 
 
@@ -22,8 +22,8 @@ def test_no_prompt_begins_as_another() -> None:
 @pytest.mark.parametrize(
     ("only", "expected"),
     [
-        ("", {*OURS, "onnxruntime-genai", "llama.cpp Q4_0", "llama.cpp Q4_1", "openvino-genai"}),
-        ("openvino", {"edgeq openvino", "openvino-genai"}),
+        ("", {*OURS, *OPENED, "onnxruntime-genai", "llama.cpp Q4_0", "llama.cpp Q4_1", "openvino-genai"}),
+        ("openvino", {"edgeq openvino", "edgeq openvino, bf16", "openvino-genai"}),
         (
             "standard,llama",
             {"edgeq onnx, standard operators", "edgeq llama.cpp Q4_0", "onnxruntime-genai", "llama.cpp Q4_0"},

@@ -89,6 +89,12 @@ def test_a_conversation_reuses_the_cache(session) -> None:
     assert session.generate("One", max_tokens=6) == again
 
 
+def test_logits_of_a_prompt_come_in_several_inferences_where_they_are_many(windowed, session) -> None:
+    session.engine._rows = 5
+    np.testing.assert_allclose(session.logits(IDS), TorchModel(windowed[1]).logits(IDS), atol=1e-4)
+    assert session.engine.position == len(IDS)
+
+
 def test_blocks_are_paged_unless_the_attention_has_no_such_form(random_weights, tmp_path, windowed) -> None:
     from edgeq.runtimes.openvino.paged import PagedEngine
     from edgeq.runtimes.openvino.stateful import StatefulEngine
