@@ -37,8 +37,8 @@ PACKAGES = ("edgeq", "onnxruntime", "onnxruntime-genai", "xllamacpp", "openvino"
 
 @dataclass(slots=True)
 class Row:
-    """One engine with its model. `options`: of the session; `peer`: the row that it is compared with; `decode`, and `prefill` by the
-    length of the prompt: tokens/s of each round."""
+    """One engine with its model. `options`: of the session; `peer`: the row that it is compared with; `decode`, and
+    `prefill` by the length of the prompt: tokens/s of each round."""
 
     name: str
     kind: str

@@ -1,8 +1,8 @@
 """One engine in one process: loads a model, then answers each line of standard input with a timing on standard output.
 
 `python peers.py KIND PATH THREADS CONTEXT OPTIONS`; the context is the most tokens of a request and its answer, the
-options are JSON, of edgeq's session. A request is JSON with `prompt` (token ids) and `tokens`; the answer has `prefill_s`, `decode_s` and `decoded` (tokens after the
-first). Every engine decodes greedily and does not stop early.
+options are JSON, of edgeq's session. A request is JSON with `prompt` (token ids) and `tokens`; the answer has
+`prefill_s`, `decode_s` and `decoded` (tokens after the first). Every engine decodes greedily and does not stop early.
 """
 
 from __future__ import annotations
