@@ -156,8 +156,8 @@ class LlamaEngine:
     def _logits_at(self, address: int, rows: int) -> Row:
         """float32 (rows, vocab) over llama.cpp's own buffer, which is where it was at the last token, mostly."""
         if self._found[:2] != (address, rows):
-            room = (ctypes.c_float * (rows * self._vocab)).from_address(address)
-            self._found = address, rows, np.frombuffer(room, np.float32).reshape(rows, self._vocab)
+            at = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+            self._found = address, rows, np.ctypeslib.as_array(at, (rows, self._vocab))
         return self._found[2]
 
     def _check(self, ids: Sequence[int]) -> None:
