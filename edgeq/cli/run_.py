@@ -13,7 +13,7 @@ from edgeq.errors import EdgeqError
 
 _HELP = "/reset forgets the conversation, /stats tells the speed, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer"
 
-DEVICE_HELP = "onnxruntime: cpu [default], cuda, directml, openvino or auto; torch: cpu or cuda."
+DEVICE_HELP = "onnxruntime: cpu [default], cuda, directml or auto; torch: cpu or cuda."
 
 
 def command(

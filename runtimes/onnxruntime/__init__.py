@@ -27,7 +27,7 @@ class OpenOptions:
         chunk: prompt tokens per run of the graph; None: chosen so that their logits stay below 64 MiB.
         huge_pages: put the packed weights into huge pages once they are loaded (Linux): faster decoding.
         spin: let idle kernel threads spin between operations: faster, but keeps the cores busy while generating.
-        device: `cpu`, `cuda`, `directml` or `openvino` where the installed onnxruntime has it, or `auto`: the first of
+        device: `cpu`, `cuda` or `directml` where the installed onnxruntime has it, or `auto`: the first of
             cuda, directml and cpu that starts.
     """
 

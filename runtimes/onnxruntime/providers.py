@@ -35,14 +35,16 @@ PROVIDERS = {
     # Doubling the arena would take twice the KV cache's memory when it grows.
     "cuda": Provider("CUDAExecutionProvider", "onnxruntime-gpu", "cuda", {"arena_extend_strategy": "kSameAsRequested"}),
     "directml": Provider("DmlExecutionProvider", "onnxruntime-directml", "dml"),
-    "openvino": Provider("OpenVINOExecutionProvider", "onnxruntime-openvino", None, {"device_type": "CPU"}),
 }
 _AUTO = ("cuda", "directml")  # before the CPU, best first
 DEVICES = (*PROVIDERS, "auto")
 
 
 def check_device(device: str) -> None:
-    """Raises EdgeqError for a name that is none of `DEVICES`."""
+    """Raises EdgeqError for a name that is none of `DEVICES`; `openvino` is refused with the reason."""
+    if device == "openvino":  # seen with onnxruntime-openvino 1.24.1
+        what = "onnxruntime's OpenVINO provider runs neither a cache in place nor the standard operator Attention"
+        raise EdgeqError(what, hint="edgeq export --to openvino makes an artifact that OpenVINO itself runs")
     if device not in DEVICES:
         raise EdgeqError(f"the onnxruntime runtime knows no device {device!r}", hint=f"Known: {', '.join(DEVICES)}")
 

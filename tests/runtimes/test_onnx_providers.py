@@ -17,10 +17,10 @@ ALL = [p.name for p in PROVIDERS.values()]
 def test_auto_prefers_accelerators_and_ends_with_the_cpu():
     assert candidates("auto", ALL) == ["cuda", "directml", "cpu"]
     assert candidates("auto", [PROVIDERS["cpu"].name]) == ["cpu"]
-    assert candidates("openvino", ALL) == ["openvino"]
+    assert candidates("directml", ALL) == ["directml"]
 
 
-@pytest.mark.parametrize("device", ["cuda", "directml", "openvino"])
+@pytest.mark.parametrize("device", ["cuda", "directml"])
 def test_a_provider_that_is_not_there_is_refused_naming_its_package(device):
     with pytest.raises(EdgeqError, match=PROVIDERS[device].name) as caught:
         candidates(device, [PROVIDERS["cpu"].name])
@@ -28,8 +28,13 @@ def test_a_provider_that_is_not_there_is_refused_naming_its_package(device):
 
 
 def test_an_unknown_device_is_refused(artifact):
-    with pytest.raises(EdgeqError, match=r"no device 'tpu'.*cpu, cuda, directml, openvino, auto"):
+    with pytest.raises(EdgeqError, match=r"no device 'tpu'.*cpu, cuda, directml, auto"):
         edgeq.load(artifact, device="tpu")
+
+
+def test_the_openvino_provider_is_refused_with_the_reason(artifact):
+    with pytest.raises(EdgeqError, match=r"OpenVINO provider runs neither.*--to openvino"):
+        edgeq.load(artifact, device="openvino")
 
 
 def test_a_provider_that_does_not_start_is_refused_and_auto_takes_the_cpu(artifact, monkeypatch):
