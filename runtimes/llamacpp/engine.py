@@ -32,18 +32,24 @@ def open_engine(
     kv_dtype: str = "f16",
     spin: bool | None = None,
     huge_pages: bool = True,
+    gpu_layers: int = 0,
 ) -> LlamaEngine:
     """Load a GGUF file. Its weights stay memory-mapped where llama.cpp does not repack them.
 
     Raises:
-        EdgeqError: no such file, damaged, of an architecture llama.cpp does not know, or no memory for the cache.
+        EdgeqError: no such file, damaged, of an architecture llama.cpp does not know, or no memory for the cache;
+            layers for a GPU that this library has no backend for.
     """
     if not path.is_file():
         raise EdgeqError("the artifact has no GGUF file", where=path, hint="Export it again")
     lib = library(spin)
+    if gpu_layers and not lib.llama_supports_gpu_offload():
+        what = f"gpu_layers is {gpu_layers}, but this llama.cpp was built for the CPU alone or found no GPU"
+        hint = "Uninstall xllamacpp and put a llama-server with a GPU backend on the PATH, or leave gpu_layers out"
+        raise EdgeqError(what, hint=hint)
     ERRORS.clear()
     params = lib.llama_model_default_params()
-    params.n_gpu_layers = 0
+    params.n_gpu_layers = gpu_layers
     before = mappings()
     model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
@@ -58,6 +64,7 @@ def open_engine(
             threads=threads or probe_cpu().cores,
             chunk=min(chunk or _CHUNK, context),
             kv_dtype=kv_dtype,
+            offload=gpu_layers > 0,
         )
     except EdgeqError:
         lib.llama_model_free(model)
@@ -72,11 +79,14 @@ class LlamaEngine:
         kv_dtype: of the KV cache.
     """
 
-    def __init__(self, lib: Any, model: int, *, context: int, threads: int, chunk: int, kv_dtype: str) -> None:
+    def __init__(
+        self, lib: Any, model: int, *, context: int, threads: int, chunk: int, kv_dtype: str, offload: bool = False
+    ) -> None:
         self.context = context
         self.threads = threads
         self.chunk = chunk
         self.kv_dtype = kv_dtype
+        self._offload = offload
         self._lib = lib
         self._vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model)))
         self._rows = max(1, min(chunk, _LOGITS_BYTES // (4 * self._vocab)))  # logits wanted of one call
@@ -98,7 +108,7 @@ class LlamaEngine:
         params.type_k = params.type_v = GGML_TYPES[self.kv_dtype]
         if self.kv_dtype in _QUANTIZED_KV:
             params.flash_attn_type = FLASH_ATTENTION  # llama.cpp reads a quantized V in no other way
-        params.offload_kqv = params.op_offload = False
+        params.offload_kqv = params.op_offload = self._offload
         ERRORS.clear()
         made = lib.llama_init_from_model(model, params)
         if not made:

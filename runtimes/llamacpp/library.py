@@ -130,6 +130,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_free": (None, (c_void_p,)),
     "llama_model_get_vocab": (c_void_p, (c_void_p,)),
     "llama_vocab_n_tokens": (c_int32, (c_void_p,)),
+    "llama_supports_gpu_offload": (c_bool, ()),
     "llama_n_ctx": (c_uint32, (c_void_p,)),
     "llama_n_batch": (c_uint32, (c_void_p,)),
     "llama_n_ubatch": (c_uint32, (c_void_p,)),
