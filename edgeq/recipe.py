@@ -59,6 +59,26 @@ def with_presets(table: dict[str, Any]) -> dict[str, Any]:
     return {**found, **table}
 
 
+def altered(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other values; a name that stands for more (a method, a grid) brings what it stands for.
+
+    Raises:
+        EdgeqError: a value no grid has.
+    """
+    old, new = recipe_json(recipe), recipe_json(recipe) | changes
+    plain = {f.name: f.default for f in dataclasses.fields(Recipe)}
+    gone, brought = _stood_for(old, plain), _stood_for(new, plain)
+    if gone != brought:
+        new |= {name: plain[name] for name in gone} | brought | changes
+    return from_json(Recipe, new, "the options")
+
+
+def _stood_for(table: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """What the names in a recipe bring along by themselves."""
+    named = {n: table[n] for n in ("method", "grid", "target") if table[n] != plain[n]}
+    return {name: value for name, value in with_presets(named).items() if name not in named}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a model is quantized.

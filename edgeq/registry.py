@@ -5,7 +5,7 @@ The core never imports an exporter or a runtime by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from edgeq.artifact import Artifact
     from edgeq.device.spec import KernelRate
+    from edgeq.model.spec import ModelSpec
     from edgeq.scheme import Grid
 
 Progress = Callable[[int, int, str], None]  # done, total, what
@@ -59,6 +60,9 @@ class Exporter(Protocol):
     Attributes:
         options: what `export` takes beside `progress`, `force` and `plan`; `edgeq export` has a flag for each
             (`kv_dtype` is `--kv-dtype`).
+        choices: optional: the values that one of these takes, its default first; None: a default that depends.
+        about: optional: what its artifacts are for, in a few words.
+        layers_only: optional: an embedding or head that can't be stored as codes is written as floats.
     """
 
     name: str
@@ -112,6 +116,20 @@ def adopted(file: Path) -> Artifact:
         if found is not None:
             return found
     raise EdgeqError("no exporter knows files of this kind", where=file, hint="Give a folder that `edgeq export` made")
+
+
+def refusals(exporter: Exporter, spec: ModelSpec, layers: Iterable[Grid], others: Iterable[Grid]) -> list[str]:
+    """Why an exporter can't store a model; empty: it says nothing against it.
+
+    Args:
+        layers: grids of the layers' matrices.
+        others: of the embedding and the head, which an exporter with `layers_only` writes as floats if it must.
+    """
+    refuses_model = getattr(exporter, "refuses_model", None)
+    why = None if refuses_model is None else refuses_model(spec)
+    judged = [*layers, *(() if getattr(exporter, "layers_only", False) else others)]
+    reasons = [exporter.refuses(grid) for grid in judged if grid.kind != "float"]
+    return list(dict.fromkeys(r for r in (why, *reasons) if r is not None))
 
 
 def names(group: str) -> list[str]:

@@ -43,6 +43,8 @@ FLOORS = {
     "edgeq.plan": 3,
     "edgeq.measure": 3,
     "edgeq.api": 4,
+    "edgeq.jobs": 4,
+    "edgeq.journey": 4,
     "edgeq.demo": 5,
     "edgeq.doctor": 5,
     "edgeq.cli": 6,

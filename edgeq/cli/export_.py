@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgeq.artifact import Artifact
     from edgeq.checkpoint.weights import Weights
+    from edgeq.measure.proof import Proof
     from edgeq.registry import Exporter
 
 
@@ -89,7 +91,7 @@ def command(
 
     chosen = exporter(to)
     weights = open_weights(checkpoint)
-    target = out or _default_out(checkpoint, to)
+    target = out or default_out(checkpoint, to)
     given: dict[str, Any] = {
         "accuracy_level": accuracy_level,
         "activation_scales": activation_scales,
@@ -108,7 +110,8 @@ def command(
         artifact = chosen.export(weights, target, progress=progress, force=force, **options)
     passed = True
     if check:
-        artifact, passed = _check(chosen, artifact, weights, read_back, quiet=as_json)
+        proof = _prove(chosen, artifact, weights, read_back, quiet=as_json)
+        artifact, passed = proof.artifact, proof.passed
     if as_json:
         import json
 
@@ -126,10 +129,10 @@ def _known(chosen: Exporter, options: dict[str, Any]) -> dict[str, Any]:
         EdgeqError: one that this exporter does not have.
     """
     for name in options.keys() - chosen.options:
-        own = ", ".join(_flag(n) for n in sorted(chosen.options))
+        own = ", ".join(flag(n) for n in sorted(chosen.options))
         others = _exporters_with(name)
         having = f"; {', '.join(others)} {'has' if len(others) == 1 else 'have'} that one" if others else ""
-        raise EdgeqError(f"the {chosen.name} exporter has no {_flag(name)}", hint=f"It has {own}{having}")
+        raise EdgeqError(f"the {chosen.name} exporter has no {flag(name)}", hint=f"It has {own}{having}")
     return options
 
 
@@ -145,11 +148,12 @@ def _exporters_with(option: str) -> list[str]:
     return found
 
 
-def _flag(option: str) -> str:
+def flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def _default_out(checkpoint: str, to: str) -> Path:
+def default_out(checkpoint: str, to: str) -> Path:
+    """`CHECKPOINT-onnx`, beside the checkpoint."""
     path = Path(checkpoint).expanduser()
     if path.exists():
         path = path.resolve()
@@ -157,75 +161,46 @@ def _default_out(checkpoint: str, to: str) -> Path:
     return Path(f"{path.name}-{to}")
 
 
-def _runs(artifact: Artifact) -> bool:
-    """edgeq has a runtime for it."""
-    from edgeq.registry import names
+def command_line(checkpoint: str, to: str, options: Mapping[str, Any], out: Path) -> str:
+    """The `edgeq export` that does this."""
+    given = [word for name, value in options.items() for word in (flag(name), str(value))]
+    return shlex.join(["edgeq", "export", checkpoint, "--to", to, *given, "-o", str(out)])
 
-    return artifact.runtime in names("edgeq.runtimes")
 
-
-def _check(
-    chosen: Exporter, artifact: Artifact, weights: Weights, read_back: bool | None, *, quiet: bool
-) -> tuple[Artifact, bool]:
-    """What the file holds, by the exporter's `read_back`, and what its runtime computes, where that is installed."""
+def _prove(chosen: Exporter, artifact: Artifact, weights: Weights, read_back: bool | None, *, quiet: bool) -> Proof:
+    """The proof, told as it went."""
     from rich.console import Console
 
-    from edgeq.registry import runtime
-
-    said = None if quiet else Console()
-    wanted = bool(getattr(chosen, "reads_back", False)) if read_back is None else read_back
-    passed, reads_back = True, wanted and hasattr(chosen, "read_back")
-    if reads_back:
-        artifact, passed = _read_back(chosen, artifact, weights, said)
-    absent = runtime(artifact.runtime).missing() if _runs(artifact) else f"edgeq has no runtime {artifact.runtime}"
-    if passed and absent is None:
-        return _verify(artifact, weights, said)
-    if absent is not None and said:
-        what = "its logits are not compared" if reads_back else "not verified"
-        needs = f"its runtime needs {absent}" if _runs(artifact) else absent
-        said.print(f"{what}: {needs}", markup=False, highlight=False, soft_wrap=True)
-    return artifact, passed
-
-
-def _read_back(chosen: Any, artifact: Artifact, weights: Weights, said: Console | None) -> tuple[Artifact, bool]:
-    """The artifact with what was found in its manifest, and whether it passed."""
-    from edgeq.artifact import MANIFEST
-    from edgeq.cli.progress import steps
-    from edgeq.files import write_json
-
-    with steps("reading back", quiet=said is None) as progress:
-        wrong: list[str] = chosen.read_back(artifact, weights, progress=progress)
-    count = len(weights.names())
-    verdict = {"verdict": "fail" if wrong else "pass", "reasons": wrong, "read_back": count}
-    kept = replace(artifact, verify=verdict)
-    write_json(artifact.path / MANIFEST, kept.to_json())
-    if said:
-        found = "; ".join(wrong[:3]) if wrong else "identical"
-        said.print(f"read back: {count} tensors, {found}", markup=False, highlight=False, soft_wrap=True)
-    return kept, not wrong
-
-
-def _verify(artifact: Artifact, weights: Weights, said: Console | None) -> tuple[Artifact, bool]:
-    """The artifact with the verification in its manifest, and whether it passed."""
     from edgeq.cli.progress import steps
     from edgeq.cli.verify_ import render
-    from edgeq.measure.verify import record, verify
+    from edgeq.measure.proof import prove
 
-    with steps("verifying", quiet=said is None) as progress:
-        found = verify(artifact, checkpoint=weights, progress=progress)
-    if said:
-        render(artifact, found, said)
-    return record(artifact, found), found.verdict == "pass"
+    with steps("proving", quiet=quiet) as progress:
+        proof = prove(chosen, artifact, weights, read_back=read_back, progress=progress)
+    if quiet:
+        return proof
+    said = Console()
+    if proof.tensors:
+        found = "; ".join(proof.wrong[:3]) if proof.wrong else "identical"
+        said.print(f"read back: {proof.tensors} tensors, {found}", markup=False, highlight=False, soft_wrap=True)
+    if proof.verification is not None:
+        render(proof.artifact, proof.verification, said)
+    elif proof.unchecked:
+        what = "its logits are not compared" if proof.tensors else "not verified"
+        said.print(f"{what}: {proof.unchecked}", markup=False, highlight=False, soft_wrap=True)
+    return proof
 
 
 def _tell(artifact: Artifact, console: Console, passed: bool) -> None:
+    from edgeq.measure.proof import runs
+
     size = f"{artifact.total_bytes / 1e6:,.1f} MB in {len(artifact.files)} files"
     console.print(f"{artifact.path}  {size}", markup=False, highlight=False, soft_wrap=True)
     for note in artifact.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if not passed:
         console.print("[red]Do not use this artifact: its runtime computes something else.[/]", highlight=False)
-    elif _runs(artifact):
+    elif runs(artifact):
         console.print(f"Next: edgeq run {artifact.path}", markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(f"Next: open it with {artifact.runtime}", markup=False, highlight=False, soft_wrap=True)

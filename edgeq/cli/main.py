@@ -18,6 +18,7 @@ from edgeq.errors import EdgeqError
 
 # name -> (module with a `command` function, one-line help). Modules are imported when the command is called.
 COMMANDS = {
+    "tui": "The guided road, in the terminal or a browser: opens by itself without a command.",
     "profile": "Measure this machine: memory bandwidth, cores, accelerators.",
     "inspect": "What a model is made of: layers, parameters per role, KV cache per token.",
     "plan": "What fits this device, how fast it can go, and the next command.",
@@ -29,6 +30,7 @@ COMMANDS = {
     "report": "Bits, error and time of a checkpoint's layers: table, JSON, picture.",
     "run": "Chat with an artifact, or answer one prompt.",
     "bench": "Measure an artifact beside what the plan promised.",
+    "jobs": "Long work that the application began: list, pause, resume, cancel.",
     "demo": "The whole road on SmolLM2-135M.",
     "doctor": "What is installed, what is missing, what each missing thing would give.",
 }
@@ -76,9 +78,24 @@ def root(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """From "will this model run here?" to "it runs, here is how well"."""
-    if ctx.invoked_subcommand is None:
+    """From "will this model run here?" to "it runs, here is how well".
+
+    Without a command, in a terminal: the guided road.
+    """
+    if ctx.invoked_subcommand is None and not _open_road():
         print(ctx.get_help())
+
+
+def _open_road() -> bool:
+    """Open the application where it can be shown; whether it could."""
+    from importlib.util import find_spec
+
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()) or find_spec("textual") is None:
+        return False
+    from edgeq.tui.launch import open_app
+
+    open_app()
+    return True
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -76,7 +76,7 @@ def command(
     """
     from rich.console import Console
 
-    from edgeq.cli.quantize_report import print_made, print_methods, print_needs, running, writing_needs
+    from edgeq.cli.quantize_report import print_made, print_methods, print_needs, running
 
     console = Console()
     if methods:
@@ -115,7 +115,7 @@ def command(
 
     from edgeq.model.weights import open_source
     from edgeq.quantize.engine import quantize
-    from edgeq.quantize.predict import predicted
+    from edgeq.quantize.predict import predicted, writing_needs
     from edgeq.recipe import write_recipe
 
     source = open_source(wanted.model)

@@ -72,7 +72,7 @@ def print_summary(console: Console, made: Checkpoint, rows: Sequence[LayerRow]) 
     """Model, scheme and size; what the steps of the method gained; where it fell back."""
     from rich.markup import escape
 
-    from edgeq.cli.quantize_report import calibration_line
+    from edgeq.quantize.words import calibration_line
 
     size = f"{made.total_bytes / 1e6:,.1f} MB"
     console.print(f"[bold]{escape(made.spec.name)}[/]  {escape(made.scheme.name)}  {size}", highlight=False)

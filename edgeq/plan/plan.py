@@ -225,14 +225,21 @@ def next_commands(device: Device, spec: ModelSpec, best: Candidate) -> tuple[str
     """The commands that make `best` and measure it; empty when edgeq can't. A phone does not run `edgeq bench`."""
     if best.not_yet is not None:
         return ()
-    model, to = source(spec), TARGET_EXPORTERS[best.target]
+    model, (to, options) = source(spec), export_options(best)
     folder = shlex.quote(f"{model.rstrip('/').rsplit('/', 1)[-1].removesuffix('.gguf')}-{best.scheme.name}")
     export = f"edgeq export {folder}" if to == "onnx" else f"edgeq export {folder} --to {to}"
-    kv = best.footprint.kv_dtype
-    if to != "gguf" and kv != TARGETS[best.target].kv_dtypes[0]:  # llama.cpp's cache is chosen when it is opened
-        export += f" --kv-dtype {kv}"
+    if options:
+        export += f" --kv-dtype {options['kv_dtype']}"
     make = (f"edgeq quantize {shlex.quote(model)} {' '.join(_options(best.scheme))} -o {folder}", export)
     return make if on_phone(device) else (*make, f"edgeq bench {folder}-{to}")
+
+
+def export_options(best: Candidate) -> tuple[str | None, dict[str, str]]:
+    """The exporter that writes for a candidate's target, and its options where they are not the defaults."""
+    to, kv = TARGET_EXPORTERS.get(best.target), best.footprint.kv_dtype
+    if to in (None, "gguf") or kv == TARGETS[best.target].kv_dtypes[0]:  # llama.cpp's is chosen when it is opened
+        return to, {}
+    return to, {"kv_dtype": kv}
 
 
 def _options(scheme: Scheme) -> Iterator[str]:

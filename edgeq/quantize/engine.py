@@ -34,8 +34,8 @@ from edgeq.quantize.layout import Plan, disk_bytes, shards
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
 from edgeq.quantize.mixtures import mixture_of
-from edgeq.quantize.moe import refuse_mixture
 from edgeq.quantize.predict import predicted, work_bytes
+from edgeq.quantize.refusals import refuse_unsupported
 from edgeq.quantize.report import write_report
 from edgeq.quantize.stream import relative_error, stream_shards
 from edgeq.quantize.text import allocated, check_text, given_text
@@ -81,7 +81,7 @@ def quantize(
         if not force:
             raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
     refuse_estimate(source.spec)
-    _refuse_unsupported(source, recipe, method)
+    refuse_unsupported(source.spec, recipe, method)
     report = progress or _silent
     try:
         with limited(threads), work_folder(out) as work:
@@ -204,29 +204,6 @@ def _rotated(source: Weights, recipe: Recipe, method: Method) -> Weights:
 
     turned: Weights = rotated(source, recipe.seed)
     return turned
-
-
-def _refuse_unsupported(source: Weights, recipe: Recipe, method: Method) -> None:
-    """Refuse before anything is written: grids a method can't use, and models that it would have to run and can't."""
-    if method.refuses is not None:
-        for item in (i for items in shards(source.spec, recipe.scheme).values() for i in items):
-            why = None if item.grid.kind == "float" else method.refuses(item.grid, item.stored.matrix[1])
-            if why is not None:
-                raise EdgeqError(f"{method.name} can't quantize {item.tensor.name}: {why}", hint="Choose another grid")
-    if not method.needs:
-        if recipe.activations == "static":
-            hint = "Choose one that reads text, e.g. smoothquant or gptq, or --activations dynamic"
-            raise EdgeqError(f"{method.name} reads no text, from which static activations are found", hint=hint)
-        return
-    from edgeq.decoder.decoder import check_supported
-    from edgeq.decoder.torch_ops import ABLE
-
-    try:
-        check_supported(source.spec, ABLE)
-    except EdgeqError as error:
-        hint = "Methods that need no calibration text, rtn and hqq, quantize it all the same"
-        raise EdgeqError(f"{method.name} can't run this model: {error.what}", where=error.where, hint=hint) from error
-    refuse_mixture(source.spec, recipe, method)
 
 
 def _just_finished(out: Path, recipe: Recipe) -> Checkpoint | None:

@@ -53,7 +53,7 @@ class Journal:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.path = folder / NAME
         self.fingerprint = fingerprint
-        self.done = {d.shard: d for d in self._read() if d.fingerprint == fingerprint and self._whole(d)}
+        self.done = {d.shard: d for d in lines(self.path) if d.fingerprint == fingerprint and self._whole(d)}
 
     @property
     def folder(self) -> Path:
@@ -89,16 +89,18 @@ class Journal:
         for shard in shards:
             self.done.pop(shard, None)
 
-    def _read(self) -> list[Done]:
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except OSError:
-            return []
-        return [done for line in lines if (done := _line(line)) is not None]
-
     def _whole(self, done: Done) -> bool:
         file = self.path.parent / done.shard
         return file.is_file() and file.stat().st_size == done.file.bytes and sha256(file) == done.file.sha256
+
+
+def lines(path: Path) -> list[Done]:
+    """What a journal says, of whatever runs; lines that a kill cut short are skipped."""
+    try:
+        found = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    return [done for line in found if (done := _line(line)) is not None]
 
 
 def _line(line: bytes) -> Done | None:

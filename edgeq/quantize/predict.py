@@ -16,6 +16,7 @@ from edgeq.estimate.needs import Part, arithmetic, peak_ram, state_bytes
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import parameters
 from edgeq.quantize.allocate import budget_bytes, candidates
+from edgeq.quantize.calibrate_needs import own_text_needs
 from edgeq.quantize.layout import Needs, Plan, disk_bytes, shards, stored_bytes
 from edgeq.quantize.methods import find_method
 from edgeq.quantize.methods.composition import Method
@@ -44,6 +45,13 @@ def predicted(spec: ModelSpec, recipe: Recipe, threads: int | None = None, *, me
     return Needs(
         disk, peak_ram(spec, found, cost, threads), parameters(spec), work_bytes(spec, method, tokens), seconds
     )
+
+
+def writing_needs(recipe: Recipe, spec: ModelSpec, threads: int | None = None) -> tuple[float, int] | None:
+    """Seconds and bytes that the model takes to write its own calibration text; None where it need not."""
+    if recipe.calibration != "self" or not find_method(recipe.method).needs:
+        return None
+    return own_text_needs(spec, recipe, flop_rate(threads or threads_now()))
 
 
 def effort_of(method: Method) -> Effort:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgeq.artifact import Artifact
 from edgeq.errors import EdgeqError
@@ -16,8 +17,10 @@ class GgufExporter:
     """`edgeq.registry.Exporter` for llama.cpp. The gguf package is imported when an export begins."""
 
     name = "gguf"
+    about = "llama.cpp and Ollama: nearly any machine"
     reads_back = True
     options = frozenset({"context", "dtype", "ternary_type"})
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"ternary_type": ("tq2_0", "tq1_0"), "dtype": ("auto", "f32")}
 
     def refuses(self, grid: Grid) -> str | None:
         """Why no block type stores this grid losslessly, or None when one does."""

@@ -18,6 +18,7 @@ class HuggingFaceExporter:
     layout: ClassVar[type[Layout]]
     options: ClassVar[frozenset[str]] = frozenset()
     reads_back = True
+    layers_only = True
 
     def refuses(self, grid: Grid) -> str | None:
         """Why the layout can't store this grid losslessly, or None when it can."""
@@ -46,16 +47,19 @@ class HuggingFaceExporter:
 
 class CompressedTensorsExporter(HuggingFaceExporter):
     name = "compressed-tensors"
+    about = "transformers and vLLM: graphics cards, servers"
     layout = CompressedLayout
 
 
 class GptqExporter(HuggingFaceExporter):
     name = "gptq"
+    about = "transformers, vLLM, SGLang: GPTQ's folder"
     layout = GptqLayout
 
 
 class AwqExporter(HuggingFaceExporter):
     name = "awq"
+    about = "transformers, vLLM, SGLang: AWQ's folder"
     layout = AwqLayout
 
 

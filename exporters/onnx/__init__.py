@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgeq.artifact import Artifact
 from edgeq.registry import Progress
@@ -15,6 +16,14 @@ class OnnxExporter:
 
     name = "onnx"
     options = frozenset({"accuracy_level", "activation_scales", "context", "dialect", "kv_dtype", "kv_text", "pack"})
+    about = "onnxruntime: any processor, phones too"
+    choices: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "dialect": ("contrib", "standard"),
+        "kv_dtype": ("f32", "int8", "int4", "f16"),
+        "pack": ("fast", "small"),
+        "accuracy_level": (4, 0),
+        "activation_scales": ("token", "tensor"),
+    }
 
     def refuses(self, grid: Grid) -> str | None:
         """Why this grid can't be stored losslessly, or None when it can, if only for slow unpacking."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgeq.artifact import Artifact
 from edgeq.exporters.openvino.storable import refuses
@@ -16,6 +17,11 @@ class OpenVinoExporter:
 
     name = "openvino"
     options = frozenset({"context", "device", "dynamic_quantization", "kv_dtype"})
+    choices: ClassVar[Mapping[str, tuple[str | None, ...]]] = {
+        "device": ("cpu", "gpu", "npu"),
+        "kv_dtype": (None, "u8", "u4", "bf16", "f16", "f32"),  # the default is the device's
+    }
+    about = "OpenVINO: Intel's processors, graphics and NPUs"
 
     def refuses(self, grid: Grid) -> str | None:
         """Why this grid can't be stored losslessly for fast kernels, or None when it can."""

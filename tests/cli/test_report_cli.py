@@ -15,12 +15,12 @@ import pytest
 
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.cli.main import main
-from edgeq.cli.quantize_report import calibration_line, duration, rate
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import to_json
 from edgeq.quantize.heat import COOL, WARM, Heat, axes, dark, heats, percent
 from edgeq.quantize.layer_rows import LayerRow, layer_rows
 from edgeq.quantize.picture import picture
+from edgeq.quantize.words import calibration_line, duration, rate
 from edgeq.recipe import CODEBOOK_GRIDS, Recipe, read_recipe, recipe_named
 from edgeq.scheme import named_scheme
 

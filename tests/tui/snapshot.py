@@ -1,0 +1,56 @@
+"""A screen as text that can be compared, kept beside the test: characters first, then the colours of each line.
+
+`EDGEQ_WRITE_SNAPSHOTS=1` writes what is seen instead of comparing it; look at the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from textual.app import App
+
+SIZES = ((80, 24), (120, 40), (200, 60))
+THEMES = ("edgeq-dark", "edgeq-light")
+FOLDER = Path(__file__).parent / "snapshots"
+
+
+def picture(app: App[None]) -> str:
+    """The screen's characters, a line each, then per line the runs of one style as `length:style`."""
+    lines, styles = [], []
+    for strip in app.screen._compositor.render_strips(app.size):
+        lines.append(strip.text.rstrip())
+        runs: list[tuple[int, str]] = []
+        for segment in strip:
+            style = "" if segment.style is None else str(segment.style.without_color) + _colours(segment.style)
+            length = len(segment.text)
+            if runs and runs[-1][1] == style:
+                runs[-1] = (runs[-1][0] + length, style)
+            else:
+                runs.append((length, style))
+        styles.append(" ".join(f"{n}:{s}" for n, s in runs))
+    return "\n".join((*lines, "-" * 8, *styles, ""))
+
+
+def _colours(style: object) -> str:
+    parts = [getattr(style, name) for name in ("color", "bgcolor")]
+    return "/".join("" if c is None else c.get_truecolor().hex for c in parts)
+
+
+def characters(app: App[None]) -> str:
+    """What a person reads."""
+    return picture(app).split("\n--------\n")[0]
+
+
+def check(app: App[None], name: str) -> None:
+    """Compare with the kept picture of this name, or write it."""
+    file, seen = FOLDER / f"{name}.txt", picture(app)
+    if os.environ.get("EDGEQ_WRITE_SNAPSHOTS"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(seen, "utf-8")
+        return
+    assert file.exists(), f"no picture of {name}: EDGEQ_WRITE_SNAPSHOTS=1 writes it"
+    kept = file.read_text("utf-8")
+    changed = "\n".join(difflib.unified_diff(kept.splitlines(), seen.splitlines(), "kept", "seen", lineterm="", n=1))
+    assert kept == seen, f"{name} looks different:\n{changed[:4000]}"

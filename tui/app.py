@@ -1,0 +1,103 @@
+"""The application: one screen a step, keys that work everywhere, and the road that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from edgeq.errors import EdgeqError
+from edgeq.journey import STEPS, Journey, Step
+from edgeq.tui.messages import GoTo
+from edgeq.tui.road import Road
+from edgeq.tui.screens import screen_of
+from edgeq.tui.screens.step import StepScreen
+from edgeq.tui.themes import DARK, LIGHT
+from edgeq.tui.widgets.stepbar import TITLES
+
+
+class EdgeqApp(App[None]):
+    """From a device to a chat with a model that runs on it."""
+
+    TITLE = "edgeq"
+    CSS_PATH = "styles/app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(n), f"go('{step}')", TITLES[step], show=False) for n, step in enumerate(STEPS, 1)),
+        Binding("n", "step(1)", "Next", tooltip="The next step"),
+        Binding("b", "step(-1)", "Back", tooltip="The step before"),
+        Binding("j", "runs", "Runs", tooltip="Work in progress, also of other windows"),
+        Binding("t", "theme", "Light/dark", show=False),
+        Binding("question_mark,f1", "about", "Help", key_display="?"),
+        Binding("ctrl+p", "command_palette", "Commands", show=False),
+        Binding("q,ctrl+q", "quit", "Quit", key_display="q"),
+    ]
+
+    def __init__(self, journey: Journey, *, welcome: bool = False) -> None:
+        """Args:
+        welcome: first ask whether an earlier journey is taken up.
+        """
+        super().__init__()
+        self.road = Road(journey)
+        self._welcome = welcome
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    def on_mount(self) -> None:
+        self.show_step(self.road.journey.step)
+        if self._welcome:
+            from edgeq.tui.screens.welcome import WelcomeScreen
+
+            self.push_screen(WelcomeScreen())
+
+    def show_step(self, step: Step) -> None:
+        """Replace what is shown by a step's screen."""
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        if self.road.journey.model is not None:  # nothing is kept of a look around
+            try:
+                self.road.at(step)
+            except EdgeqError as error:
+                self.notify(error.line, severity="error")
+        self.push_screen(screen_of(step))
+
+    def on_go_to(self, message: GoTo) -> None:
+        self.show_step(message.step)
+
+    @property
+    def step(self) -> Step:
+        """The step that is shown, beneath whatever lies over it."""
+        shown = [s for s in self.screen_stack if isinstance(s, StepScreen)]
+        return shown[-1].STEP if shown else self.road.journey.step
+
+    def action_go(self, step: Step) -> None:
+        self.show_step(step)
+
+    def action_step(self, by: int) -> None:
+        at = STEPS.index(self.step) + by
+        if 0 <= at < len(STEPS):
+            self.show_step(STEPS[at])
+
+    def action_theme(self) -> None:
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    def action_about(self) -> None:
+        from edgeq.tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.step))
+
+    def action_runs(self) -> None:
+        from edgeq.tui.screens.runs import RunsScreen
+
+        self.push_screen(RunsScreen())
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
+        yield from super().get_system_commands(screen)
+        for number, step in enumerate(STEPS, 1):
+            yield SystemCommand(f"Go to {TITLES[step]}", f"Step {number} of the road", lambda s=step: self.show_step(s))
+        yield SystemCommand("Runs", "Work in progress, also of other windows", self.action_runs)
+        yield SystemCommand("Light or dark", "Change the theme", self.action_theme)

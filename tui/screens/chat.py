@@ -1,0 +1,18 @@
+"""The step chat."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from edgeq.journey import Step
+from edgeq.tui.screens.step import StepScreen
+
+
+class ChatScreen(StepScreen):
+    STEP: ClassVar[Step] = "chat"
+
+    def body(self) -> ComposeResult:
+        yield Static("")

@@ -1,0 +1,265 @@
+"""The step export: the runtimes there are, which of them fit the checkpoint, and the proof that it came out right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.widgets import ContentSwitcher, OptionList, Static
+from textual.widgets.option_list import Option
+
+from edgeq.journey import Step
+from edgeq.tui.screens.step import StepScreen
+from edgeq.tui.widgets.export_form import ExportForm
+from edgeq.tui.widgets.facts import Facts
+from edgeq.tui.widgets.job_panel import JobPanel
+
+if TYPE_CHECKING:
+    from edgeq.jobs import Look
+    from edgeq.tui.exporting import Exporting
+
+State = Literal["thinking", "before", "refused", "exists", "work", "paused", "after"]
+_KEYS: dict[str, tuple[State, ...]] = {
+    "start": ("before",),
+    "copy": ("before",),
+    "pause": ("work", "paused"),
+    "cancel": ("work", "paused"),
+    "use": ("exists",),
+    "rename": ("exists",),
+    "replace": ("exists",),
+    "again": ("after",),
+}
+
+
+class ExportScreen(StepScreen):
+    STEP: ClassVar[Step] = "export"
+    CSS_PATH = "../styles/export.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
+    HELP = """
+A checkpoint is no runtime's format. Export writes it for one; nothing is quantized again, and one checkpoint can be
+exported as often as you like. What a format can't hold without loss is refused, with the reason.
+
+Each export is **proved**: where edgeq has the runtime, its answers are compared with the checkpoint's (KL divergence:
+0 is the same, 0.05 is close); where the file is for other tools, every number of it is read back and compared.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "start", "Export", tooltip="Export by the chosen way, and prove it"),
+        Binding("y", "copy", "Copy command", tooltip="The same as a command, to the clipboard"),
+        Binding("p", "pause", "Pause/resume", tooltip="Stop for now, or go on"),
+        Binding("c", "cancel", "Cancel", tooltip="End it"),
+        Binding("u", "use", "Use it", tooltip="Go on with the artifact that is there"),
+        Binding("w", "rename", "Other name", tooltip="Write beside it"),
+        Binding("r", "replace", "Replace", tooltip="Replace it, once the new one is whole"),
+        Binding("a", "again", "Another", tooltip="Export the same checkpoint for another runtime"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state: State = "thinking"
+        self._exporting: Exporting | None = None
+
+    def body(self) -> ComposeResult:
+        with ContentSwitcher(initial="thinking"):
+            yield Static("Asking the exporters ...", id="thinking", classes="dim")
+            with Horizontal(id="before"):
+                with Vertical(id="ways"):
+                    yield OptionList(id="list")
+                with VerticalScroll(id="how", can_focus=False):
+                    yield Static("", id="why", markup=False)
+                    yield ExportForm(id="form", can_focus=False)
+                    yield Static("", id="command", markup=False)
+            yield JobPanel(id="job")
+            with VerticalScroll(id="after"):
+                yield Facts("", id="made")
+                yield Facts("", id="others")
+
+    def enter(self) -> None:
+        from edgeq.tui.exporting import exporting_of
+
+        self.say("Asking the exporters what they can take ...")
+        self.think(lambda: exporting_of(self.road), self._ready)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self._state in _KEYS[action] if action in _KEYS else True
+
+    def _become(self, state: State) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        shown = {"thinking": "thinking", "work": "job", "paused": "job", "after": "after"}.get(state, "before")
+        self.query_one(ContentSwitcher).current = shown
+        self.refresh_bindings()
+
+    def _ready(self, exporting: Exporting) -> None:
+        self._exporting = exporting
+        if exporting.job is not None:
+            self._watch()
+        else:
+            self._list()
+
+    # Before: which ways there are.
+
+    def _list(self) -> None:
+        assert self._exporting is not None
+        ways = self.query_one("#list", OptionList)
+        ways.clear_options()
+        for way in self._exporting.ways:
+            mark, planned = "✓" if way.fits else "✗", "  (planned)" if way.planned else ""
+            ways.add_option(Option(f"{mark} {way.name:19} {way.about}{planned}", id=way.name))
+        ways.highlighted = [way.name for way in self._exporting.ways].index(self._exporting.to)
+        self._become("before")
+        self.query_one(OptionList).focus()
+
+    @on(OptionList.OptionHighlighted, "#list")
+    async def _looked_at(self, event: OptionList.OptionHighlighted) -> None:
+        if self._exporting is None or event.option_id is None:
+            return
+        if event.option_id != self._exporting.to:
+            self._exporting = self._exporting.chosen(event.option_id)
+        await self.query_one(ExportForm).show(self._exporting)
+        self._judge()
+
+    @on(OptionList.OptionSelected, "#list")
+    def _picked(self) -> None:
+        self.action_start()
+
+    @on(ExportForm.Changed)
+    def _changed(self, event: ExportForm.Changed) -> None:
+        if self._exporting is not None:
+            self._exporting = self._exporting.changed(event.name, event.value)
+            self._judge()
+
+    def _judge(self) -> None:
+        """Whether the chosen way can be taken, and what stands there."""
+        assert self._exporting is not None
+        way, there = self._exporting.way, self._exporting.standing
+        self.problem("")
+        self.query_one("#command", Static).update(self._exporting.command if way.fits else "")
+        self.query_one(ExportForm).display = way.fits
+        self.query_one("#why", Static).update(
+            "" if way.fits else "It can't hold this checkpoint:\n" + _bullets(way.refusals)
+        )
+        if not way.fits:
+            self._become("refused")
+            self.say("Choose one marked ✓, or quantize again as it asks: press 4.")
+        elif there == "nothing":
+            self._become("before")
+            self.say(f"Press s to export to {way.name}; it is proved before it is handed over.")
+        else:
+            self._become("exists")
+            said = {
+                "same": "This checkpoint's artifact is there already: press u to use it.",
+                "other": "Another artifact has this name: w writes beside it, r replaces it.",
+                "foreign": "The folder holds something else: press w for another name.",
+            }
+            self.say(said[there])
+
+    def action_copy(self) -> None:
+        if self._exporting is not None:
+            self.app.copy_to_clipboard(self._exporting.command)
+            self.notify("The command is in the clipboard")
+
+    def action_use(self) -> None:
+        from edgeq.artifact import read_artifact
+        from edgeq.measure.proof_words import artifact_rows
+
+        if self._exporting is not None and self._exporting.standing == "same":
+            out = self._exporting.out
+            self._keep(str(out))
+            self.think(lambda: artifact_rows(read_artifact(out)), self._show_made)
+
+    async def action_rename(self) -> None:
+        if self._exporting is not None:
+            self._exporting = self._exporting.beside()
+            await self.query_one(ExportForm).show(self._exporting)
+            self._judge()
+
+    def action_replace(self) -> None:
+        if self._exporting is not None and self._exporting.standing != "foreign":
+            self._begin(force=True)
+
+    def action_start(self) -> None:
+        if self._state == "before":
+            self._begin(force=False)
+
+    def _begin(self, *, force: bool) -> None:
+        assert self._exporting is not None
+        exporting = self._exporting
+        self.problem("")
+        self.think(lambda: exporting.begin(force=force), self._begun, "begin")
+
+    def _begun(self, exporting: Exporting) -> None:
+        self._exporting = exporting
+        assert exporting.job is not None
+        self.become(self.journey.with_job("export", exporting.job.id))
+        self._watch()
+
+    # During and after.
+
+    def _watch(self) -> None:
+        assert self._exporting is not None
+        self._become("work")
+        self.say(f"Exporting to {self._exporting.to}. You may leave this screen, or edgeq: it goes on.")
+        self.query_one(JobPanel).watch_job(self._exporting.job)
+
+    @on(JobPanel.Seen)
+    def _seen(self, event: JobPanel.Seen) -> None:
+        seen = event.look
+        if self._exporting is None:
+            return
+        if seen.state in ("running", "paused"):
+            self._become("work" if seen.state == "running" else "paused")
+            if seen.state == "paused":
+                self.say("Paused. Press p to go on.")
+        elif seen.state == "done":
+            from edgeq.measure.proof_words import proof_rows
+
+            self._keep(str(seen.result["artifact"]))
+            self._show_made(proof_rows(seen.result))
+        else:
+            self._ended(seen)
+
+    def _ended(self, seen: Look) -> None:
+        from edgeq.jobs import words
+
+        self._list()
+        if seen.failure is not None:
+            self.call_after_refresh(self.problem, words.now(seen), seen.failure.hint or "")
+        else:
+            what = "Cancelled" if seen.state == "cancelled" else f"It stopped: {words.now(seen)}"
+            self.call_after_refresh(self.problem, what, "Press s to begin again")
+
+    def _keep(self, path: str) -> None:
+        self.become(self.journey.with_artifact(path))
+
+    def _show_made(self, rows: list[tuple[str, str]]) -> None:
+        self._become("after")
+        self.query_one("#made", Facts).show(rows)
+        made = [a for a in self.journey.artifacts if ("artifact", a) not in rows]
+        self.query_one("#others", Facts).show(("also made", a) for a in made)
+        self.say("Proved and ready: n measures it, a exports for another runtime.")
+
+    def action_pause(self) -> None:
+        self._act("pause" if self._state == "work" else "resume")
+
+    def action_cancel(self) -> None:
+        self._act("cancel")
+
+    def _act(self, name: str) -> None:
+        from edgeq import jobs
+
+        job = self._exporting.job if self._exporting is not None else None
+        if job is not None:
+            self.think(lambda: getattr(jobs, name)(job), lambda _: self.query_one(JobPanel).watch_job(job), "act")
+
+    def action_again(self) -> None:
+        if self._exporting is not None:
+            self._exporting = self._exporting.chosen(self._exporting.to)
+            self._list()
+
+
+def _bullets(lines: tuple[str, ...]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

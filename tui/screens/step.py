@@ -1,0 +1,129 @@
+"""What every step's screen has: the road above, a sentence on what to do, the body, errors where they happen, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from edgeq.errors import EdgeqError
+from edgeq.journey import Journey, Step
+from edgeq.tui.messages import Failed, GoTo
+from edgeq.tui.widgets.stepbar import TITLES, StepBar
+
+if TYPE_CHECKING:
+    from edgeq.tui.app import EdgeqApp
+    from edgeq.tui.road import Road
+
+T = TypeVar("T")
+
+
+class StepScreen(Screen[None]):
+    """A step of the road.
+
+    A subclass gives `STEP`, `body` and what `enter` does each time that the screen is shown. `say` is the sentence
+    under the road, `think` runs what blocks in a thread and hands its result to a method of the screen's.
+    """
+
+    STEP: ClassVar[Step]
+    HELP: ClassVar[str] = ""  # Markdown; what the help screen says of this step
+
+    def compose(self) -> ComposeResult:
+        yield StepBar(self.journey, self.STEP)
+        yield Static("", id="guide", markup=False)
+        lacking = self.journey.lacks(self.STEP)
+        with Vertical(id="body"):
+            if lacking is None:
+                yield from self.body()
+        yield Static("", id="problem", markup=False)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def body(self) -> ComposeResult:
+        """The step's own widgets."""
+        raise NotImplementedError
+
+    def enter(self) -> None:
+        """The screen is shown, and the step can be taken."""
+
+    @property
+    def road(self) -> Road:
+        return self._edgeq.road
+
+    @property
+    def journey(self) -> Journey:
+        return self.road.journey
+
+    @property
+    def _edgeq(self) -> EdgeqApp:
+        from edgeq.tui.app import EdgeqApp
+
+        assert isinstance(self.app, EdgeqApp)
+        return self.app
+
+    def on_mount(self) -> None:
+        lacking = self.journey.lacks(self.STEP)
+        if lacking is not None:
+            number = list(TITLES).index(lacking) + 1
+            self.say(f"First comes {TITLES[lacking]}: press {number}.")
+            return
+        self.enter()
+
+    def say(self, sentence: str) -> None:
+        """What to do next, in one sentence."""
+        self.query_one("#guide", Static).update(sentence)
+
+    def problem(self, what: str, hint: str = "") -> None:
+        """Show what went wrong and the way out; an empty one clears it."""
+        place = self.query_one("#problem", Static)
+        place.update(f"{what}{f'. {hint}' if hint else ''}" if what else "")
+        place.set_class(bool(what), "shown")
+
+    def on_failed(self, message: Failed) -> None:
+        message.stop()
+        self.problem(message.what, message.hint)
+
+    def become(self, journey: Journey) -> None:
+        """Keep a choice; the road above shows it."""
+        try:
+            self.road.become(journey)
+        except EdgeqError as error:
+            self.problem(error.what, error.hint or "")
+        self.query_one(StepBar).show(self.journey)
+
+    def go(self, step: Step) -> None:
+        self.post_message(GoTo(step))
+
+    def think(self, work: Callable[[], T], then: Callable[[T], None], group: str = "think") -> None:
+        """Run `work` in a thread and `then` with its result here; a later call of the group supersedes an earlier one.
+
+        What `work` raises is shown as a problem.
+        """
+
+        def run() -> None:
+            from textual.worker import get_current_worker
+
+            worker = get_current_worker()
+            try:
+                found = work()
+            except EdgeqError as error:
+                if not worker.is_cancelled:
+                    place = f" ({error.where})" if error.where else ""
+                    self.app.call_from_thread(self.problem, f"{error.what}{place}", error.hint or "")
+                return
+            except Exception as error:  # a fault of edgeq's: said, and the application goes on
+                if not worker.is_cancelled:
+                    what = f"unexpected {type(error).__name__}: {error}"
+                    self.app.call_from_thread(self.problem, what, "Please report it")
+                return
+            if not worker.is_cancelled:
+                self.app.call_from_thread(self._found, then, found)
+
+        self.run_worker(run, thread=True, exclusive=True, group=group, exit_on_error=False)
+
+    def _found(self, then: Callable[[T], None], found: T) -> None:
+        if self.is_attached:
+            self.call_later(then, found)  # an error in it is the application's, not the thread's to swallow

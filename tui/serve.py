@@ -1,0 +1,32 @@
+"""The application in a browser, through textual-serve: on this machine's own address alone."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from edgeq.errors import EdgeqError
+
+HOST = "127.0.0.1"
+
+
+def serve(arguments: list[str], port: int) -> None:
+    """Serve until interrupted; each visitor gets a process of the application.
+
+    Args:
+        arguments: of `edgeq tui`, for each of them.
+
+    Raises:
+        EdgeqError: textual-serve is not installed, or the port is taken.
+    """
+    try:
+        from textual_serve.server import Server
+    except ImportError as error:
+        raise EdgeqError("--serve needs textual-serve", hint="pip install 'edgeq[tui]'") from error
+    command = shlex.join([sys.executable, "-P", "-m", "edgeq", "tui", *arguments])
+    try:
+        Server(command, host=HOST, port=port, title="edgeq").serve()
+    except OSError as error:
+        raise EdgeqError(
+            f"cannot serve on port {port}: {error.strerror or error}", hint="Choose another --port"
+        ) from error
