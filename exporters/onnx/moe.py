@@ -23,6 +23,7 @@ from edgeq.errors import EdgeqError
 from edgeq.exporters.folder import grid_of
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
 from edgeq.exporters.onnx.packing import pack_bits
+from edgeq.exporters.stacked import expert_of, in_turns
 from edgeq.model.spec import ModelSpec, MoE
 from edgeq.model.tensors import tensors
 from edgeq.scheme import Grid
@@ -128,7 +129,7 @@ class ExpertNodes:
     def _floats(self, at: str, spec: MoE, experts: dict[str, Weight]) -> tuple[str, str]:
         gate, up, down = (dense(experts[r]) for r in ROLES)
         wide = (spec.experts, 2 * spec.intermediate, gate.shape[-1])
-        pairs = (_in_turns(g, u) for g, u in zip(gate, up, strict=True))
+        pairs = (in_turns(g, u) for g, u in zip(gate, up, strict=True))
         both = self._graph.stream(f"{at}.experts_gate_up", np.float32, wide, pairs)
         return both, self._graph.stream(f"{at}.experts_down", np.float32, down.shape, [down])
 
@@ -180,8 +181,8 @@ class ExpertNodes:
         graph = self._graph
 
         def each(part: str, dtype: Any, width: int, made: Callable[[QuantizedTensor], Array]) -> str:
-            matrices = ((_expert(p, e, spec.experts) for p in parts) for e in range(spec.experts))
-            values = (_in_turns(*map(made, of_one)) for of_one in matrices)
+            apart = ([expert_of(p, e, spec.experts) for p in parts] for e in range(spec.experts))
+            values = (in_turns(*(made(w) for w in of_one if isinstance(w, QuantizedTensor))) for of_one in apart)
             return graph.stream(f"{name}.{part}", dtype, (spec.experts, rows, width), values)
 
         codes = each("codes", np.uint8, columns * bits // 8, lambda q: pack_bits(q.codes, bits))
@@ -211,18 +212,6 @@ class ExpertNodes:
         both = np.stack((gate, up), -1).reshape(spec.experts, -1)
         graph = self._graph
         return graph.constant(f"{at}.experts_gate_up_bias", both), graph.constant(f"{at}.experts_down_bias", down)
-
-
-def _expert(q: QuantizedTensor, e: int, experts: int) -> QuantizedTensor:
-    """Expert `e` of stacked matrices."""
-    each = q.shape[0] // experts
-    part = slice(e * each, (e + 1) * each)
-    return QuantizedTensor.of(q.grid, q.codes[part], q.parameters.rows(part))
-
-
-def _in_turns(*parts: Array) -> Array:
-    """Rows of matrices in turns: the first of each, the second of each, ..."""
-    return parts[0] if len(parts) == 1 else np.stack(parts, 1).reshape(-1, parts[0].shape[-1])
 
 
 def _zeros(q: QuantizedTensor) -> Array:
