@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.weights import Weight
 from edgeq.estimate.onnx_file import onnx_data_bytes
 from edgeq.model.spec import MoE
 from edgeq.registry import exporter
@@ -55,3 +60,41 @@ def test_a_float_mixture_needs_no_blocks(weights, tmp_path):
     model = weights(experts=MoE(4, 2, 24), family="mixtral")
     assert model.load("layers.0.experts_up").shape == (4, 24, 64)
     assert exporter("onnx").export(model, tmp_path / "out").scheme == "fp32"
+
+
+FAMILIES = [
+    ("mixtral", {"experts": MoE(8, 2, 128)}),
+    ("qwen2_moe", {"experts": SHARED, "bias": True}),
+    ("gpt_oss", {"experts": OSS, "bias": True, "sinks": True}),
+]
+FORMS = [("contrib", 4), ("contrib", 0), ("standard", 4)]
+
+
+@pytest.mark.parametrize(("dialect", "level"), FORMS)
+@pytest.mark.parametrize("grid", [None, int_grid(4, 32), int_grid(8, -1, symmetric=True), codebook_grid("nf4", 32)])
+@pytest.mark.parametrize(("family", "fields"), FAMILIES)
+def test_every_expert_is_read_back_bit_for_bit(weights, tmp_path, family, fields, grid, dialect, level):
+    model = weights(grid, family=family, **SIZES, **fields)
+    artifact = exporter("onnx").export(model, tmp_path / "out", dialect=dialect, accuracy_level=level)
+    assert exporter("onnx").read_back(artifact, model) == []
+
+
+@pytest.mark.parametrize("dialect", ["contrib", "standard"])
+@pytest.mark.parametrize("name", ["experts_up", "experts_down_bias", "router", "sinks"])
+def test_another_value_is_found(weights, tmp_path, dialect, name):
+    model = weights(int_grid(4, 32), family="gpt_oss", experts=OSS, bias=True, sinks=True, **SIZES)
+    artifact = exporter("onnx").export(model, tmp_path / "out", dialect=dialect)
+    load = model.load
+
+    def other(asked: str) -> Weight:
+        weight = load(asked)
+        if asked != f"layers.1.{name}":
+            return weight
+        if not isinstance(weight, QuantizedTensor):
+            return weight + np.float32(1e-6)
+        codes = weight.codes.copy()
+        codes[-1, -1] ^= 1
+        return replace(weight, codes=codes)
+
+    model.load = other
+    assert exporter("onnx").read_back(artifact, model) == [f"layers.1.{name} was read back with other values"]
