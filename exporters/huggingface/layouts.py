@@ -121,7 +121,7 @@ class CompressedLayout(Layout):
                 "quantize with --symmetric where it has to"
             )
         if any(_EXPERT.search(m) for m in quantized):
-            found.append("transformers 5.23 unpacks the experts to half precision while it loads; vLLM keeps them packed")
+            found.append("transformers 5.23 unpacks experts to half precision while it loads; vLLM keeps them packed")
         if any(k.activation is not None and k.activation.bits > 8 for k in quantized.values()):
             found.append("16-bit inputs of some layers are computed by transformers; vLLM has no kernel for them")
         return found
