@@ -15,227 +15,64 @@ import json
 import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from shapes import SHAPES, random_llama, write_gguf  # noqa: E402
-
-# edgeq's rows: options of `edgeq quantize` and of `edgeq export`, and the row of the same runtime to compare with.
-OURS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
-    "edgeq onnx": ((), (), "onnxruntime-genai"),
-    "edgeq onnx, no zero points": (("--symmetric",), (), "onnxruntime-genai"),  # as genai's builder stores it
-    "edgeq onnx, standard operators": ((), ("--dialect", "standard"), "onnxruntime-genai"),
-    "edgeq openvino": ((), ("--to", "openvino"), "openvino-genai"),
-    "edgeq llama.cpp Q4_0": (("--grid", "q4_0"), ("--to", "gguf"), "llama.cpp Q4_0"),
-}
-STORED = ("*.data", "*model*.bin", "*.gguf")  # where weights are
-PACKAGES = ("edgeq", "onnxruntime", "onnxruntime-genai", "xllamacpp", "openvino", "openvino-genai")
-
-
-@dataclass(slots=True)
-class Row:
-    """One engine with its model and what it did. `peer`: the row that it is compared with."""
-
-    name: str
-    kind: str
-    path: Path | None = None
-    peer: str = ""
-    missing: str = ""
-    worker: subprocess.Popen[str] | None = None
-    decode: list[float] = field(default_factory=list)
-    prefill: list[float] = field(default_factory=list)
-
-    def start(self, threads: int) -> None:
-        if self.path is None:
-            return
-        command = [sys.executable, str(HERE / "peers.py"), self.kind, str(self.path), str(threads)]
-        pipe = subprocess.PIPE
-        self.worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-        self.missing = self._answer().get("missing", "")
-
-    def ask(self, prompt: list[int], tokens: int) -> dict[str, Any]:
-        assert self.worker is not None and self.worker.stdin is not None
-        with suppress(BrokenPipeError):
-            print(json.dumps({"prompt": prompt, "tokens": tokens}), file=self.worker.stdin, flush=True)
-        return self._answer()
-
-    def stop(self) -> None:
-        if self.worker is not None and self.worker.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.worker.stdin.close()
-            with suppress(subprocess.TimeoutExpired):
-                self.worker.wait(10)
-            self.worker.kill()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.worker is not None and self.worker.stdout is not None
-        line = self.worker.stdout.readline()
-        return json.loads(line) if line else {"missing": "it ended without an answer"}
-
-    @property
-    def bytes_read(self) -> int:
-        if self.path is None:
-            return 0
-        files = [self.path] if self.path.is_file() else [f for p in STORED for f in self.path.glob(p)]
-        return sum(f.stat().st_size for f in files)
+from engines import Row, add_options, parsed, prompt_of, rows_of, versions  # noqa: E402
 
 
 def main() -> None:
-    options = _options()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    add_options(parser)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
+    options = parsed(parser)
     with tempfile.TemporaryDirectory(prefix="edgeq-bench-") as scratch:
         place = options.keep or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
-        model = options.model
-        if options.shape:
-            model = place / f"random-{options.shape}"
-            if not model.exists():
-                random_llama(SHAPES[options.shape], options.model, model)
-        rows = list(_rows(options, model, place))
+        rows = list(rows_of(options, place))
         try:
             measure(rows, options)
         finally:
             for row in rows:
                 row.stop()
-        result = report(rows, options, model)
+        result = report(rows, options)
     if options.json:
         print(json.dumps(result, indent=2))
     else:
         show(result)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", type=Path, required=True, help="llama folder (config.json, safetensors, tokenizer)")
-    parser.add_argument("--artifact", type=Path, help="edgeq's artifact of it; made here when not given")
-    parser.add_argument("--genai", type=Path, help="onnxruntime-genai's own export; made here when not given")
-    parser.add_argument("--openvino", type=Path, help="an export for openvino-genai; edgeq's when not given")
-    parser.add_argument("--gguf", type=Path, action="append", help="GGUF files beside the Q4_0 and Q4_1 made here")
-    parser.add_argument("--only", default="", metavar="NAME,...", help="edgeq's rows whose names hold one, their peers")
-    parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this shape, --model's tokenizer")
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
-    parser.add_argument("--restarts", type=int, default=5, help="times all engines are started afresh")
-    parser.add_argument("--rounds", type=int, default=3, help="of measuring, each time")
-    parser.add_argument("--threads", type=int, default=0, help="default: physical cores")
-    parser.add_argument("--group-size", type=int, default=32)
-    parser.add_argument("--embed-bits", type=int, default=8, help="of edgeq's embedding and tied head")
-    parser.add_argument("--keep", type=Path, help="folder for what is made here, to use it again")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    if not options.threads:
-        from edgeq.device.cpu import probe_cpu
-
-        options.threads = probe_cpu().cores
-    return options
-
-
-def _rows(options: argparse.Namespace, model: Path, place: Path) -> Iterator[Row]:
-    """Every engine with its model, made here where it was not given."""
-    name, wanted = options.shape or model.name, [w for w in options.only.split(",") if w]
-    made: dict[str, Row] = {}
-    for label, (quantize, export, peer) in OURS.items():
-        if not wanted or any(w in label for w in wanted):
-            out = place / f"{name}-{label.replace(', ', '-').replace(' ', '-')}"
-            given = options.artifact if label == "edgeq onnx" else None
-            made[label] = row_for(label, "edgeq", given, out, partial(_export, model, options, quantize, export))
-            made[label].peer = peer
-            yield made[label]
-    peers = {row.peer for row in made.values()}
-    for row in _peers(options, model, place, name, made):
-        if not wanted or row.name in peers:
-            yield row
-
-
-def _peers(options: argparse.Namespace, model: Path, place: Path, name: str, made: Mapping[str, Row]) -> Iterator[Row]:
-    yield row_for("onnxruntime-genai", "genai", options.genai, place / f"{name}-genai", partial(build_genai, model))
-    for file in options.gguf or ():
-        yield Row(f"llama.cpp {file.stem}", "llamacpp", file)
-    for kind in ("Q4_0", "Q4_1"):
-        out = place / f"{name}-{kind}.gguf"
-        yield row_for(f"llama.cpp {kind}", "llamacpp", None, out, partial(_convert, model, kind))
-    ours = made.get("edgeq openvino")
-    folder = options.openvino or (ours.path if ours else None)
-    yield Row("openvino-genai", "openvino", folder, missing="" if folder else "no OpenVINO export")
-
-
-def row_for(name: str, kind: str, given: Path | None, out: Path, make: Callable[[Path], None]) -> Row:
-    if given is not None or out.exists():
-        return Row(name, kind, given or out)
-    try:
-        make(out)
-    except Exception as error:  # a peer that can't be made is a row that says so
-        return Row(name, kind, None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-    return Row(name, kind, out)
-
-
-def _export(
-    model: Path, options: argparse.Namespace, quantize: tuple[str, ...], export: tuple[str, ...], out: Path
-) -> None:
-    sizes = ("--group-size", str(options.group_size), "--embed-bits", str(options.embed_bits))
-    how = quantize if "--grid" in quantize else (*sizes, *quantize)
-    checkpoint = out.with_name(f"{model.name}-{'-'.join(w.strip('-') for w in how)}-checkpoint")
-    if not checkpoint.exists():  # several exports share one
-        run("-m", "edgeq", "quantize", str(model), "-o", str(checkpoint), *how)
-    run("-m", "edgeq", "export", str(checkpoint), "-o", str(out), "--no-verify", *export)
-
-
-def build_genai(model: Path, out: Path) -> None:
-    import onnxruntime_genai  # noqa: F401 - what is missing should be named
-
-    extra = ["--extra_options", "int4_accuracy_level=4", "int4_block_size=32"]
-    run("-m", "onnxruntime_genai.models.builder", "-m", str(model), "-o", str(out), "-p", "int4", "-e", "cpu", *extra)
-
-
-def _convert(model: Path, kind: str, out: Path) -> None:
-    write_gguf(model, out, kind)
-
-
-def run(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["it failed"])[-1])
-
-
-def prompt_of(count: int) -> list[int]:
-    return [5 + i * 7919 % 5000 for i in range(count)]
-
-
 def measure(rows: list[Row], options: argparse.Namespace) -> None:
     """Fresh processes several times: where a process's memory happens to lie is worth 10 % either way. In each, a
     warm-up and then rounds, whose order is drawn anew: a row would else always meet what the one before left."""
-    order = random.Random(0)
+    order, context = random.Random(0), options.prompt + options.tokens + 2
     for _ in range(options.restarts):
         for row in rows:
-            row.start(options.threads)
+            row.start(options.threads, context)
         for turn in range(options.rounds + 1):
             for row in order.sample(rows, len(rows)):
                 if row.path and not row.missing:
-                    _time(row, options, warm_up=turn == 0)
+                    _time(row, options, turn)
         for row in rows:
             row.stop()
 
 
-def _time(row: Row, options: argparse.Namespace, *, warm_up: bool) -> None:
-    answer = row.ask(prompt_of(options.prompt), 8 if warm_up else options.tokens)
-    if "missing" in answer:
-        row.missing = answer["missing"]
-    elif not warm_up:
+def _time(row: Row, options: argparse.Namespace, turn: int) -> None:
+    """Turn 0 is the warm-up, on a prompt that does not take long."""
+    count = options.prompt if turn else min(options.prompt, 128)
+    answer = row.ask(prompt_of(count, turn), options.tokens if turn else 8)
+    if turn and not row.missing:
         row.decode.append(answer["decoded"] / answer["decode_s"])
-        row.prefill.append(options.prompt / answer["prefill_s"])
+        row.prefill.setdefault(count, []).append(count / answer["prefill_s"])
 
 
-def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[str, Any]:
+def report(rows: list[Row], options: argparse.Namespace) -> dict[str, Any]:
     from edgeq.device.profile import profile_device
 
     device = profile_device()
@@ -243,10 +80,10 @@ def report(rows: list[Row], options: argparse.Namespace, model: Path) -> dict[st
     bandwidth = figure.value if figure else None
     peers = {r.name: r for r in rows if r.decode}
     return {
-        "model": options.shape or model.name,
+        "model": options.shape or options.model.name,
         "machine": f"{device.cpu.name}, {device.cpu.cores} cores, {platform.system()}, {options.threads} threads",
         "read_bandwidth": bandwidth,
-        "versions": {name: version_of(name) for name in PACKAGES},
+        "versions": versions(),
         "workload": {
             "prompt": options.prompt,
             "tokens": options.tokens,
@@ -266,7 +103,7 @@ def _figures(row: Row, peer: Row | None, bandwidth: float | None) -> dict[str, A
         "decode_tps": tps,
         "best_tps": max(row.decode),
         "spread": (max(row.decode) - min(row.decode)) / 2 / tps,
-        "prefill_tps": statistics.median(row.prefill),
+        "prefill_tps": statistics.median(next(iter(row.prefill.values()))),
         "to_peer": _ratio(row, peer) if peer else None,
         "peer": row.peer,
         "bytes": row.bytes_read,
@@ -277,13 +114,6 @@ def _figures(row: Row, peer: Row | None, bandwidth: float | None) -> dict[str, A
 def _ratio(row: Row, base: Row) -> float:
     """Median over the rounds of tokens/s beside the base's in the same round."""
     return statistics.median(a / b for a, b in zip(row.decode, base.decode, strict=False))
-
-
-def version_of(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def show(result: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """One engine in one process: loads a model, then answers each line of standard input with a timing on standard output.
 
-`python peers.py KIND PATH THREADS`. A request is JSON with `prompt` (token ids) and `tokens`; the answer has
+`python peers.py KIND PATH THREADS CONTEXT OPTIONS`; the context is the most tokens of a request and its answer, the
+options are JSON, of edgeq's session. A request is JSON with `prompt` (token ids) and `tokens`; the answer has
 `prefill_s`, `decode_s` and `decoded` (tokens after the first). Every engine decodes greedily and does not stop early.
 """
 
@@ -16,12 +17,13 @@ from typing import Any
 
 Answer = dict[str, float]
 Engine = Callable[[list[int], int], Answer]
+_USUAL = 2048  # tokens of context, unless more are asked for
 
 
-def edgeq_engine(path: Path, threads: int) -> Engine:
+def edgeq_engine(path: Path, threads: int, context: int, **options: Any) -> Engine:
     import edgeq
 
-    session: Any = edgeq.load(path, threads=threads)
+    session: Any = edgeq.load(path, threads=threads, context=max(context, _USUAL), **options)
 
     def run(prompt: list[int], tokens: int) -> Answer:
         spent, made, prefill = 0.0, 0, None
@@ -37,7 +39,7 @@ def edgeq_engine(path: Path, threads: int) -> Engine:
     return run
 
 
-def genai_engine(path: Path, threads: int) -> Engine:
+def genai_engine(path: Path, threads: int, context: int) -> Engine:
     import onnxruntime_genai as og
 
     config = og.Config(str(path))
@@ -62,12 +64,12 @@ def genai_engine(path: Path, threads: int) -> Engine:
     return run
 
 
-def llamacpp_engine(path: Path, threads: int) -> Engine:
+def llamacpp_engine(path: Path, threads: int, context: int) -> Engine:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 2048, 1, True, -1
+    params.n_ctx, params.n_parallel, params.warmup, params.verbosity = max(context, _USUAL), 1, True, -1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     server = xllamacpp.Server(params)
 
@@ -82,7 +84,7 @@ def llamacpp_engine(path: Path, threads: int) -> Engine:
     return run
 
 
-def openvino_engine(path: Path, threads: int) -> Engine:
+def openvino_engine(path: Path, threads: int, context: int) -> Engine:
     import openvino as ov
     import openvino_genai as og
 
@@ -100,7 +102,7 @@ def openvino_engine(path: Path, threads: int) -> Engine:
     return run
 
 
-ENGINES: dict[str, Callable[[Path, int], Engine]] = {
+ENGINES: dict[str, Callable[..., Engine]] = {
     "edgeq": edgeq_engine,
     "genai": genai_engine,
     "llamacpp": llamacpp_engine,
@@ -109,11 +111,12 @@ ENGINES: dict[str, Callable[[Path, int], Engine]] = {
 
 
 def main() -> None:
-    kind, path, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    kind, path = sys.argv[1], Path(sys.argv[2])
+    threads, context, options = int(sys.argv[3]), int(sys.argv[4]), json.loads(sys.argv[5])
     answers = os.fdopen(os.dup(1), "w")  # libraries print to standard output too
     os.dup2(2, 1)
     try:
-        engine = ENGINES[kind](path, threads)
+        engine = ENGINES[kind](path, threads, context, **options)
     except ImportError as error:
         print(json.dumps({"missing": error.name or str(error)}), file=answers, flush=True)
         return

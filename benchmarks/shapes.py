@@ -20,9 +20,14 @@ class Shape:
     heads: int
     kv_heads: int
     head_dim: int
+    positions: int = 8192
 
 
-SHAPES = {"1b": Shape(layers=16, hidden=2048, mlp=5632, heads=32, kv_heads=8, head_dim=64)}
+SHAPES = {
+    "1b": Shape(layers=16, hidden=2048, mlp=5632, heads=32, kv_heads=8, head_dim=64),
+    # Narrow and shallow, so that a prompt of 16,384 tokens takes seconds and the cache is most of what a token reads.
+    "16k": Shape(layers=4, hidden=512, mlp=1408, heads=8, kv_heads=2, head_dim=64, positions=20480),
+}
 
 
 def random_llama(shape: Shape, tokenizer_from: Path, out: Path) -> Path:
@@ -33,6 +38,7 @@ def random_llama(shape: Shape, tokenizer_from: Path, out: Path) -> Path:
     config = json.loads((tokenizer_from / "config.json").read_text("utf-8"))
     config |= {"hidden_size": shape.hidden, "num_hidden_layers": shape.layers, "intermediate_size": shape.mlp}
     config |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    config |= {"max_position_embeddings": shape.positions}
     config |= {"dtype": "float16", "torch_dtype": "float16", "tie_word_embeddings": True}
     (out / "config.json").write_text(json.dumps(config))
     for file in tokenizer_from.glob("*token*"):

@@ -26,7 +26,8 @@ def load(path: str | Path, *, runtime: str = "auto", **options: Any) -> Session:
             artifacts beside it that were exported from it, the fastest that `edgeq bench` measured on this machine.
         runtime: the runtime's name; `auto` takes the one the artifact was made for.
         options: the runtime's own; for onnxruntime `context`, `threads`, `chunk`, `spin`, `huge_pages`, for
-            llamacpp `context`, `threads`, `chunk`, `kv_dtype`, `spin`.
+            llamacpp `context`, `threads`, `chunk`, `kv_dtype`, `spin`, `huge_pages`, for openvino `context`, `threads`,
+            `chunk`, `device`, `precision`, `paged`, `huge_pages`.
 
     Raises:
         EdgeqError: not an artifact, damaged, or its runtime is not installed.

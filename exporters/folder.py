@@ -15,7 +15,7 @@ from edgeq.checkpoint.weights import Weights, activation_of
 from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes
-from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.spec import Attention, Layer, ModelSpec, MoE
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import F32, Grid, Scheme
 
@@ -60,6 +60,13 @@ def input_options(checkpoint: Weights) -> dict[str, str]:
     verification allows."""
     kinds = sorted({grid.kind for grid in rounded_inputs(checkpoint)})
     return {"activations": "+".join(kinds)} if kinds else {}
+
+
+def products(layer: Layer) -> int:
+    """Products of a layer, which are counted as they are written; all routed experts are one."""
+    if isinstance(layer.ffn, MoE):
+        return 5 if layer.ffn.shared_intermediate else 3
+    return 4
 
 
 def write_tokenizer(files: Mapping[str, Path | bytes], folder: Path) -> None:

@@ -8,14 +8,15 @@ from edgeq.errors import EdgeqError
 from edgeq.runtimes.text import Tokenizer
 
 _BROKEN = "\ufffd"
+_WINDOW = 8  # tokens; a longer window begins anew, which costs decoding twice
 
 
 class Detokenizer:
     """Turns tokens into text piece by piece; the pieces together are what decoding all at once gives.
 
     A token's text depends on its neighbours (a character's bytes may be spread over several tokens; some decoders drop
-    a space at the very beginning), so each step decodes a short window twice, without and with the new tokens, and
-    hands out the difference. While the end of the window is an incomplete character it is held back.
+    a space at the very beginning), so each step decodes a short window and hands out what it has beyond the text that
+    the window had before. While the end of the window is an incomplete character it is held back.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -23,26 +24,29 @@ class Detokenizer:
         self._ids: list[int] = []
         self._start = 0  # first token of the window
         self._done = 0  # tokens before this one are handed out
+        self._text = ""  # of the window up to there
 
     def push(self, token: int) -> str:
         self._ids.append(token)
-        before, after = self._window()
+        after = self._decoded(self._start)
         if after.endswith(_BROKEN):
             return ""
-        piece = after[len(before) :]
+        piece = after[len(self._text) :]
+        last, self._done, self._text = self._done, len(self._ids), after
         # A window that begins with tokens of no text (special ones) would look like the beginning of all text.
-        self._start, self._done = (self._done if piece else self._start), len(self._ids)
+        if piece and self._done - self._start > _WINDOW:
+            self._start, self._text = last, self._decoded(last)
         return piece
 
     def flush(self) -> str:
         """What was held back, incomplete characters as U+FFFD."""
-        before, after = self._window()
+        after, before = self._decoded(self._start), self._text
         self._start = self._done = len(self._ids)
+        self._text = ""
         return after[len(before) :]
 
-    def _window(self) -> tuple[str, str]:
-        decode = self._tokenizer.decode
-        return decode(self._ids[self._start : self._done]), decode(self._ids[self._start :])
+    def _decoded(self, start: int) -> str:
+        return self._tokenizer.decode(self._ids[start:])
 
 
 class StopFilter:

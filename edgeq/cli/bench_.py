@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edgeq.cli.run_ import DEVICE_HELP, runtime_options
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -26,6 +28,7 @@ def command(
     option: list[str] = typer.Option(
         [], "--option", "-O", help="An option of the runtime, as kv_dtype=q8_0; may be repeated. Not kept in the store."
     ),
+    on: str | None = typer.Option(None, "--device", help=f"{DEVICE_HELP} Not kept in the store."),
     store: bool = typer.Option(True, "--store/--no-store", help="Keep the measurement for the next plan."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -36,7 +39,6 @@ def command(
 
     from edgeq.artifact import read_artifact
     from edgeq.cli.progress import steps
-    from edgeq.cli.run_ import runtime_options
     from edgeq.device.load_ref import load_device
     from edgeq.jsonable import to_json
     from edgeq.measure.bench import Workload, bench
@@ -46,7 +48,8 @@ def command(
 
     opened = read_artifact(artifact)
     device, kept = load_device("auto"), Store()
-    own, store = runtime_options(option), store and not option
+    own = runtime_options(option) | ({} if on is None else {"device": on})
+    store = store and not own
     count, tried = _threads_of(threads), []
     work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, count if isinstance(count, int) else None)
     if count == "auto":

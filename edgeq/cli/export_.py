@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +130,22 @@ def _known(chosen: Exporter, options: dict[str, Any]) -> dict[str, Any]:
     """
     for name in options.keys() - chosen.options:
         own = ", ".join(flag(n) for n in sorted(chosen.options))
-        raise EdgeqError(f"the {chosen.name} exporter has no {flag(name)}", hint=f"It has {own}")
+        others = _exporters_with(name)
+        having = f"; {', '.join(others)} {'has' if len(others) == 1 else 'have'} that one" if others else ""
+        raise EdgeqError(f"the {chosen.name} exporter has no {flag(name)}", hint=f"It has {own}{having}")
     return options
+
+
+def _exporters_with(option: str) -> list[str]:
+    """Those of the installed exporters that know an option; one whose packages are missing is left out."""
+    from edgeq.registry import exporter, names
+
+    found = []
+    for name in names("edgeq.exporters"):
+        with suppress(EdgeqError):
+            if option in exporter(name).options:
+                found.append(name)
+    return found
 
 
 def flag(option: str) -> str:

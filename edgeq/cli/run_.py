@@ -13,6 +13,8 @@ from edgeq.errors import EdgeqError
 
 _HELP = "/reset forgets the conversation, /stats tells the speed, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer"
 
+DEVICE_HELP = "onnxruntime: cpu [default], cuda, directml or auto; torch: cpu or cuda."
+
 
 def command(
     artifact: Path = typer.Argument(
@@ -34,6 +36,7 @@ def command(
     ),
     context: int | None = typer.Option(None, "--context", help="Most tokens of prompt and answer together."),
     runtime: str = typer.Option("auto", "--runtime", help="Open it with this runtime."),
+    device: str | None = typer.Option(None, "--device", help=DEVICE_HELP),
     option: list[str] = typer.Option(
         [], "--option", "-O", help="An option of the runtime, as kv_dtype=q8_0 or device=cuda; may be repeated."
     ),
@@ -55,7 +58,7 @@ def command(
     if stats or (artifact.is_dir() and chosen.artifact.path.resolve() != artifact.resolve()):
         print(f"opening {chosen.words}", file=sys.stderr)
     own = chosen.threads if runtime in ("auto", chosen.artifact.runtime) else None
-    asked = {"threads": own if threads is None else threads, "context": context}
+    asked = {"threads": own if threads is None else threads, "context": context, "device": device}
     given = runtime_options(option) | {k: v for k, v in asked.items() if v is not None}
     session: Any = load(chosen.artifact.path, runtime=runtime, **given)
     options: dict[str, Any] = {

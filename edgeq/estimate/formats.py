@@ -12,6 +12,7 @@ from edgeq.estimate import gguf
 from edgeq.estimate.ggml import stored_type, type_bytes
 from edgeq.estimate.gguf_header import file_bytes
 from edgeq.estimate.onnx_file import matrix_bytes, onnx_data_bytes
+from edgeq.estimate.openvino_grids import expert_grid
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
@@ -93,6 +94,8 @@ def _stored(spec: ModelSpec, scheme: Scheme, runtime: str | None) -> Iterator[St
     plain = 4 if scheme.linear.bits == 32 else _FLOAT_BYTES.get(runtime or "", 2)
     for t, count in alike(spec):
         grid, columns = scheme_grid(t, scheme), t.shape[-1]
+        if grid and t.expert and runtime == "openvino":
+            grid = expert_grid(grid) or grid
         each = grid_bytes(t.numel // columns, columns, grid, runtime) if grid else t.numel * plain
         yield Stored(t, count, count * each)
 

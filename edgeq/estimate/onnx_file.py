@@ -20,6 +20,7 @@ from edgeq.model.spec import MLP, Attention, ModelSpec, MoE, Rope
 from edgeq.scheme import GGML_GRIDS, Grid, Scheme
 
 INLINE, PAGE, LINE = 1024, 4096, 64
+EXPERT_BITS = (2, 4, 8)  # of QMoE's codes
 
 
 def block_size(grid: Grid) -> int:
@@ -41,9 +42,6 @@ def onnx_data_bytes(spec: ModelSpec, scheme: Scheme, *, dialect: str = "contrib"
     known = _known(scheme.linear) and (_known(scheme.embed) or scheme.embed.kind == "float")
     if not loadable(spec) or scheme.gguf_type is not None or not known:
         return None
-    mixtures = [x.ffn for x in spec.layers if isinstance(x.ffn, MoE)]
-    if (mixtures and dialect == "standard") or any(expert_block(spec, f, scheme.linear) is None for f in mixtures):
-        return None
     end = 0
     for size in _File(spec, scheme, dialect, pack).constants():
         end += -end % (PAGE if size >= PAGE else LINE) + size
@@ -54,6 +52,14 @@ def expert_block(spec: ModelSpec, ffn: MoE, grid: Grid) -> int | None:
     """Block of `QMoE`: it divides the group and both of an expert's widths; None: none does."""
     block = math.gcd(spec.hidden_size, ffn.intermediate, 128, *((grid.group_size,) if grid.group_size != -1 else ()))
     return block if block >= 16 else None
+
+
+def one_node(spec: ModelSpec, ffn: MoE, grid: Grid) -> bool:
+    """`QMoE` runs all experts of a layer; else each has products of its own."""
+    if ffn.limit is None and ffn.activation != "silu":
+        return False
+    plain = grid.kind == "int" and grid.bits in EXPERT_BITS and grid.zero != "float" and grid.super_size is None
+    return plain and expert_block(spec, ffn, grid) is not None
 
 
 def _known(grid: Grid) -> bool:
@@ -123,6 +129,7 @@ class _File:
     dialect: str
     pack: Pack
     ropes: set[Rope] = field(default_factory=set)
+    numbered: set[int] = field(default_factory=set)
 
     def constants(self) -> Iterator[int]:
         spec, scheme = self.spec, self.scheme
@@ -214,15 +221,28 @@ class _File:
         yield from self.vector(hidden * (spec.norm_layout != "post"))
         yield from self.vector(f.experts * hidden)
         yield from self.vector(f.experts * f.router_bias)
-        yield from self.experts(2 * f.experts * f.intermediate, hidden, f)
-        yield from self.experts(f.experts * hidden, f.intermediate, f)
-        yield from self.vector(f.experts * 2 * f.intermediate * f.expert_bias)
-        yield from self.vector(f.experts * hidden * f.expert_bias)
+        if self.dialect == "contrib" and self.scheme.act_bits == 16 and one_node(spec, f, self.scheme.linear):
+            yield from self.experts(2 * f.experts * f.intermediate, hidden, f)
+            yield from self.experts(f.experts * hidden, f.intermediate, f)
+            yield from self.vector(f.experts * 2 * f.intermediate * f.expert_bias)
+            yield from self.vector(f.experts * hidden * f.expert_bias)
+        else:
+            yield from self.split_experts(f)
         if f.shared_intermediate:
             yield from self.linear(2 * f.shared_intermediate, hidden)
             yield from self.linear(hidden, f.shared_intermediate)
         yield from self.vector(hidden * f.shared_gate)
         yield from self.vector(hidden * (spec.norm_layout != "pre"))
+
+    def split_experts(self, f: MoE) -> Iterator[int]:
+        """Every expert's matrices by themselves, all of one place before those of the next, and their numbers once."""
+        if f.experts not in self.numbered:
+            self.numbered.add(f.experts)
+            yield from self.constant(8 * f.experts)
+        for rows, columns in ((2 * f.intermediate, self.spec.hidden_size), (self.spec.hidden_size, f.intermediate)):
+            for _ in range(f.experts):
+                yield from self.linear(rows, columns)
+                yield from self.vector(rows * f.expert_bias)
 
     def experts(self, rows: int, columns: int, f: MoE) -> Iterator[int]:
         """Codes, float32 scales and packed zero points of all experts' matrices, one below the other."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoint.activation import ActivationGrid
-from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.checkpoint.weights import Weight, dense
 from edgeq.errors import EdgeqError
 from edgeq.formats.ggml_blocks import from_blocks
@@ -56,36 +56,89 @@ class QuantizedFolder(FolderWeights):
         Raises:
             EdgeqError: no such tensor, or its parts contradict each other.
         """
+        if experts := self._quantized_experts(name):
+            return self._together([self._load(m, name) for m in experts], name)
         module = self._module(name)
         if module is None:
             return super().load(name)
-        t, at = self._tensors[name], self._slices[name]
-        try:
-            whole = self.stored.load(module, t.shape[-1], self._find, self._raw)
-        except EdgeqError as error:
-            raise EdgeqError(error.what, where=error.where or self.folder, hint=error.hint) from error
+        at, whole = self._slices[name], self._load(module, name)
         if at.row_start is None:
             return whole
         part = slice(at.row_start, at.row_stop)
         return QuantizedTensor.of(whole.grid, whole.codes[part], whole.parameters.rows(part))
 
     def load_rows(self, name: str, rows: slice) -> Floats:
-        return super().load_rows(name, rows) if self._module(name) is None else dense(self.load(name))[rows]
+        if self._module(name) is None and not self._quantized_experts(name):
+            return super().load_rows(name, rows)
+        return dense(self.load(name)).reshape(self._tensors[name].shape)[rows]
 
     def activation(self, name: str) -> ActivationGrid | None:
-        """What the input of the linear layer `name` is rounded to; None: it stays float."""
+        """What the input of the linear layer `name` is rounded to; None: it stays float.
+
+        Raises:
+            EdgeqError: experts whose inputs are rounded differently.
+        """
         module = self._module(name)
-        return None if module is None else self.stored.activation(module, self._find, self._raw)
+        places = [module] if module is not None else self._quantized_experts(name)
+        found = dict.fromkeys(self.stored.activation(m, self._find, self._raw) for m in places)
+        if len(found) > 1:
+            raise EdgeqError("the inputs of a layer's experts are on several grids", where=name)
+        return next(iter(found), None)
+
+    def _load(self, module: str, name: str) -> QuantizedTensor:
+        try:
+            return self.stored.load(module, self._tensors[name].shape[-1], self._find, self._raw)
+        except EdgeqError as error:
+            raise EdgeqError(error.what, where=error.where or self.folder, hint=error.hint) from error
+
+    def _together(self, parts: list[QuantizedTensor], name: str) -> QuantizedTensor:
+        """Experts one below the other."""
+        if len({q.grid for q in parts}) > 1:
+            raise EdgeqError("the experts of a layer are on several grids", where=name)
+        columns = zip(*(q.parameters.arrays() for q in parts), strict=True)
+        parameters = Parameters(*(None if c[0] is None else np.concatenate(c) for c in columns))  # type: ignore[arg-type]
+        return QuantizedTensor.of(parts[0].grid, np.concatenate([q.codes for q in parts]), parameters)
+
+    def _quantized_experts(self, name: str) -> list[str]:
+        """The modules of stacked experts that lie one by one; none where they are floats, or no experts."""
+        at = self._experts.slices.get(name)
+        if at is None or len(at.names) == 1:
+            return []
+        stems = [n.removesuffix(".weight") for n in at.names]
+        return stems if self.stored.holds(stems[0], self._find) else []
 
     def _module(self, name: str) -> str | None:
         """The quantized module that a canonical tensor lies in."""
         if name not in self._tensors:
             raise EdgeqError(f"the model has no tensor {name!r}", where=self.spec.name)
+        if name in self._experts.slices:
+            return None
         stem = self._slices[name].name.removesuffix(".weight")
         matrix = len(self._tensors[name].shape) == 2
         return stem if matrix and self.stored.holds(stem, self._find) else None
 
     def _check(self, t: TensorSpec) -> None:
+        experts = self._quantized_experts(t.name)
+        for module in experts:
+            self._check_rows(module, t, t.shape[1])
+        if not experts:
+            self._check_other(t)
+
+    def _check_rows(self, module: str, t: TensorSpec, wanted: int) -> None:
+        if not self.stored.holds(module, self._find):
+            raise self._missing(f"{module}.weight")
+        rows = self.stored.rows(module, t.shape[-1], self._find)
+        if rows != wanted:
+            raise self._other_rows(module, t, rows)
+
+    def _other_rows(self, module: str, t: TensorSpec, rows: int) -> EdgeqError:
+        return EdgeqError(
+            f"{module} has {rows} output channels, the configuration needs {t.shape[-2]} for {t.name}",
+            where=self.folder,
+            hint="The weights and the configuration are not of the same model",
+        )
+
+    def _check_other(self, t: TensorSpec) -> None:
         module = self._module(t.name)
         if module is None:
             super()._check(t)
@@ -94,11 +147,7 @@ class QuantizedFolder(FolderWeights):
         rows = self.stored.rows(module, t.shape[-1], self._find)
         wanted = t.shape[0] if at.row_start is None else at.row_stop or 0
         if rows != wanted if at.row_start is None else rows < wanted:
-            raise EdgeqError(
-                f"{module} has {rows} output channels, the configuration needs {wanted} for {t.name}",
-                where=self.folder,
-                hint="The weights and the configuration are not of the same model",
-            )
+            raise self._other_rows(module, t, rows)
 
     def _find(self, name: str) -> TensorInfo | None:
         file = self._shards.get(name)

@@ -1,4 +1,4 @@
-"""A ModelSpec becomes a Hugging Face `config.json`: the other way of edgeq.model.config, for dense models.
+"""A ModelSpec becomes a Hugging Face `config.json`: the other way of edgeq.model.config.
 
 Written as transformers 4 spells it, which transformers 5 and vLLM read too. Whatever is written is read back and
 compared with the spec, so that a model that a configuration can't say is refused instead of written as another.
@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from edgeq.errors import EdgeqError
+from edgeq.model import hf_config_moe
 from edgeq.model.config import read_config
-from edgeq.model.spec import MLP, Attention, ModelSpec, Rope
+from edgeq.model.names import loadable
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE, Rope
 
 CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -26,10 +28,13 @@ CLASSES = {
     "olmo2": "Olmo2ForCausalLM",
     "olmo3": "Olmo3ForCausalLM",
     "granite": "GraniteForCausalLM",
+    **hf_config_moe.CLASSES,
 }
 _ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2"}
+_ATTENTION_BIAS = {"llama", "granite", "granitemoe", "granitemoeshared", "smollm3", "qwen3", "qwen3_moe", "olmoe"}
+_ATTENTION_BIAS |= {"gemma2", "gemma3_text", "olmo2", "olmo3"}
 # One window for all layers, without a list of their types.
-_UNIFORM = {"mistral", "phi3"}
+_UNIFORM = {"mistral", "phi3", "mixtral"}
 
 
 def config_of(spec: ModelSpec) -> dict[str, Any]:
@@ -38,7 +43,7 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
     Raises:
         EdgeqError: a family that edgeq writes no configuration of, or a model that none can describe.
     """
-    if spec.family not in CLASSES or not spec.dense:
+    if spec.family not in CLASSES or not loadable(spec):
         known = ", ".join(CLASSES)
         raise EdgeqError(f"edgeq writes no config.json of {spec.family} models", where=spec.name, hint=f"Of {known}")
     made = {
@@ -47,6 +52,7 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
         **_sizes(spec),
         **_positions(spec),
         **_family(spec),
+        **hf_config_moe.mixture(spec),
         "bos_token_id": spec.bos_id,
         "eos_token_id": spec.eos_ids[0] if len(spec.eos_ids) == 1 else list(spec.eos_ids) or None,
         "pad_token_id": spec.pad_id,
@@ -131,9 +137,9 @@ def _sizes(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _first(spec: ModelSpec) -> tuple[Attention, MLP]:
+def _first(spec: ModelSpec) -> tuple[Attention, MLP | MoE]:
     mixer, ffn = spec.layers[0].mixer, spec.layers[0].ffn
-    assert isinstance(mixer, Attention) and isinstance(ffn, MLP)
+    assert isinstance(mixer, Attention) and isinstance(ffn, (MLP, MoE))
     return mixer, ffn
 
 
@@ -188,17 +194,19 @@ def _family(spec: ModelSpec) -> dict[str, Any]:
     """What only some families' configurations say."""
     mixer, ffn = _first(spec)
     made: dict[str, Any] = {}
-    if spec.family in ("llama", "granite", "smollm3", "qwen3", "gemma2", "gemma3_text", "olmo2", "olmo3"):
+    if spec.family in _ATTENTION_BIAS:
         made["attention_bias"] = mixer.qkv_bias
+    if spec.family == "qwen2_moe":
+        made["qkv_bias"] = mixer.qkv_bias
     if spec.family in ("llama", "granite", "smollm3"):
-        made["mlp_bias"] = ffn.bias
+        made["mlp_bias"] = isinstance(ffn, MLP) and ffn.bias
     if spec.family.startswith("gemma"):
         made["hidden_activation"] = _ACTIVATIONS[ffn.activation]
         squared = mixer.scale**-2
         made["query_pre_attn_scalar"] = round(squared) if abs(squared - round(squared)) < 1e-6 else squared
         made["attn_logit_softcapping"] = mixer.softcap
         made["final_logit_softcapping"] = spec.logit_softcap
-    if spec.family == "granite":
+    if spec.family.startswith("granite"):
         made["attention_multiplier"] = mixer.scale
         made["embedding_multiplier"] = spec.embed_scale
         made["residual_multiplier"] = spec.residual_scale

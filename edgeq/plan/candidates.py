@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeq.errors import EdgeqError
-from edgeq.estimate.onnx_file import expert_block
 from edgeq.model.names import loadable
 from edgeq.model.spec import ModelSpec, MoE
 from edgeq.registry import exporter
@@ -57,17 +56,12 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not loadable(spec):
         return "today edgeq runs softmax attention with MLPs, or with experts that a softmax weighs"
-    return _exporter_refuses(TARGETS[target], spec) or _experts_not_yet(spec, scheme, TARGETS[target])
+    return _exporter_refuses(TARGETS[target], spec) or _experts_not_yet(spec, scheme)
 
 
-def _experts_not_yet(spec: ModelSpec, scheme: Scheme, exporter_name: str) -> str | None:
-    for ffn in {x.ffn for x in spec.layers if isinstance(x.ffn, MoE)}:
-        if "smoothquant" in scheme.method.split("+"):
-            return "edgeq smooths no experts"
-        if exporter_name == "onnx" and expert_block(spec, ffn, scheme.linear) is None:
-            group = scheme.linear.group_size
-            return f"ONNX Runtime's experts of width {ffn.intermediate} can't have groups of {group}"
-    return None
+def _experts_not_yet(spec: ModelSpec, scheme: Scheme) -> str | None:
+    mixture = any(isinstance(x.ffn, MoE) for x in spec.layers)
+    return "edgeq smooths no experts" if mixture and "smoothquant" in scheme.method.split("+") else None
 
 
 def _exporter_refuses(name: str, spec: ModelSpec) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 
 from edgeq.artifact import MANIFEST, Artifact
-from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.shard import write_shard
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
 from edgeq.checkpoint.weights import Weight, Weights, dense
 from edgeq.errors import EdgeqError
 from edgeq.exporters.folder import grid_of, manifest, positions, write_tokenizer
 from edgeq.exporters.huggingface.layouts import HEAD, Kept, Layout
+from edgeq.exporters.huggingface.modules import Module, modules, refused
+from edgeq.exporters.stacked import expert_of
 from edgeq.files import new_folder, write_json
 from edgeq.formats.uniform import Array
 from edgeq.model.config import read_config
 from edgeq.model.hf_config import config_of, norm_shift
-from edgeq.model.names import hf_names
 from edgeq.model.spec import ModelSpec
-from edgeq.model.tensors import TensorSpec, tensors
+from edgeq.model.tensors import TensorSpec
 from edgeq.registry import Progress
 from edgeq.scheme import Grid
 
@@ -33,23 +33,6 @@ SHARD_BYTES = 1 << 30  # held in memory until a file is full
 INDEX = "model.safetensors.index.json"
 # Families whose hidden states overflow half precision: runtimes that want 16 bits take bfloat16 by themselves.
 _OVERFLOW = ("gemma2", "gemma3_text")
-
-
-@dataclass(frozen=True, slots=True)
-class _Module:
-    """A tensor of the files, or the parts of one, made of `members` one below the other. `kept`: it is quantized."""
-
-    name: str
-    members: tuple[TensorSpec, ...]
-    kept: Kept | None
-
-    @property
-    def stem(self) -> str:
-        return self.name.removesuffix(".weight")
-
-    @property
-    def linear(self) -> bool:
-        return self.members[0].linear
 
 
 def export(
@@ -72,20 +55,20 @@ def export(
     """
     spec = checkpoint.spec
     config = config_of(spec)
-    modules = list(_modules(checkpoint, layout))
-    quantized = {m.stem: m.kept for m in modules if m.kept is not None}
-    floats = [m.stem for m in modules if m.linear and m.kept is None] + ([HEAD] if spec.tied else [])
+    written = list(modules(checkpoint, layout))
+    quantized = {m.stem: m.kept for m in written if m.kept is not None}
+    floats = [m.stem for m in written if m.float_linear] + ([HEAD] if spec.tied else [])
     if not quantized and layout.name != "compressed-tensors":
         raise EdgeqError(f"nothing in this model is quantized, {layout.name} has nothing to store", where=spec.name)
     why = layout.refuses_model(quantized)
     if why is not None:
-        raise _refused(layout, why, spec.name)
+        raise refused(layout, why, spec.name)
     config["dtype"] = config["torch_dtype"] = _dtype(spec, quantized)
     if quantized:
         config["quantization_config"] = layout.config(quantized, floats)
     tokenizer = checkpoint.tokenizer_files()
     with new_folder(out, force=force) as folder:
-        dequantized = _write_weights(folder, checkpoint, modules, layout, quantized, progress)
+        dequantized = _write_weights(folder, checkpoint, written, layout, quantized, progress)
         write_json(folder / "config.json", config)
         write_tokenizer(tokenizer, folder)
         artifact = manifest(
@@ -102,59 +85,6 @@ def export(
     return replace(artifact, path=out)
 
 
-def _modules(checkpoint: Weights, layout: Layout) -> Iterator[_Module]:
-    """The tensors of the files, each with how it is kept.
-
-    Raises:
-        EdgeqError: one that the layout can't hold.
-    """
-    slices = hf_names(checkpoint.spec)
-    parts: dict[str, list[TensorSpec]] = {}
-    for t in tensors(checkpoint.spec):
-        parts.setdefault(slices[t.name].name, []).append(t)
-    for name, members in parts.items():
-        members.sort(key=lambda t: slices[t.name].row_start or 0)
-        ways = {_kept(checkpoint, t, layout) for t in members}
-        if len(ways) > 1:
-            what = "Hugging Face keeps these matrices as one, which needs one grid"
-            raise _refused(layout, what, " + ".join(t.name for t in members))
-        kept = ways.pop()
-        first = members[0]
-        if kept is not None:
-            why = layout.refuses_module(sum(t.shape[0] for t in members), first.shape[-1], kept)
-            if why is not None and first.role != "head":
-                raise _refused(layout, why, first.name)
-            kept = kept if why is None else None
-        yield _Module(name, tuple(members), kept)
-
-
-def _kept(checkpoint: Weights, t: TensorSpec, layout: Layout) -> Kept | None:
-    """How the layout keeps a tensor quantized; None: as floats.
-
-    Raises:
-        EdgeqError: a linear layer on a grid that it refuses.
-    """
-    grid = grid_of(checkpoint, t)
-    if grid.kind == "float" or len(t.shape) != 2 or not t.linear:
-        return None
-    why = layout.refuses(grid)
-    if why is None:
-        return Kept(grid, _activation(checkpoint, t.name))
-    if t.role == "head":
-        return None
-    raise _refused(layout, why, t.name)
-
-
-def _refused(layout: Layout, why: str, where: str) -> EdgeqError:
-    return EdgeqError(f"this checkpoint can't be exported to {layout.name}: {why}", where=where, hint=layout.others)
-
-
-def _activation(checkpoint: Weights, name: str) -> ActivationGrid | None:
-    asked = getattr(checkpoint, "activation", None)
-    found: ActivationGrid | None = None if asked is None else asked(name)
-    return found
-
-
 def _dtype(spec: ModelSpec, quantized: Mapping[str, Kept]) -> str:
     """What runtimes compute in unless they are told otherwise: half precision, which holds the scales exactly."""
     half = all(k.uniform.scale_dtype == "f16" for k in quantized.values())
@@ -164,7 +94,7 @@ def _dtype(spec: ModelSpec, quantized: Mapping[str, Kept]) -> str:
 def _write_weights(
     folder: Path,
     checkpoint: Weights,
-    modules: list[_Module],
+    written: list[Module],
     layout: Layout,
     quantized: Mapping[str, Kept],
     progress: Progress | None,
@@ -175,10 +105,11 @@ def _write_weights(
     shift = norm_shift(checkpoint.spec, read_config(config_of(checkpoint.spec), name=checkpoint.spec.name))
     shards: list[list[str]] = []
     pending: dict[str, Array] = {}
-    for i, m in enumerate(modules):
+    read = _OneAtATime(checkpoint)
+    for i, m in enumerate(written):
         if progress:
-            progress(i, len(modules), m.name)
-        found = _stored(checkpoint, m, layout, quantized, shift)
+            progress(i, len(written), m.name)
+        found = _stored(read, m, layout, quantized, shift)
         if m.kept is None and len(m.members[0].shape) == 2 and grid_of(checkpoint, m.members[0]).kind != "float":
             size = f"{found[m.name].nbytes / 1e6:,.1f} MB"
             what = f"{m.name} is stored as {found[m.name].dtype.name}, the checkpoint's values exactly ({size})"
@@ -203,15 +134,48 @@ def _shifted(values: Array, shift: float) -> Array:
     return moved
 
 
+class _OneAtATime:
+    """The tensors of a checkpoint; the last one stays in memory, since many modules are parts of stacked experts."""
+
+    def __init__(self, checkpoint: Weights) -> None:
+        self._checkpoint = checkpoint
+        self._last: tuple[str, Weight] | None = None
+
+    def load(self, m: Module, t: TensorSpec) -> Weight:
+        """The module's part of one of its tensors."""
+        if self._last is None or self._last[0] != t.name:
+            self._last = None
+            self._last = t.name, self._checkpoint.load(t.name)
+        whole = self._last[1]
+        if m.expert is not None:
+            return expert_of(whole, m.expert, t.shape[0])
+        return dense(whole).reshape(t.shape) if t.expert else whole
+
+
 def _stored(
-    checkpoint: Weights, m: _Module, layout: Layout, quantized: Mapping[str, Kept], shift: float
+    read: _OneAtATime, m: Module, layout: Layout, quantized: Mapping[str, Kept], shift: float
 ) -> dict[str, Array]:
-    loaded = [checkpoint.load(t.name) for t in m.members]
+    loaded = [read.load(m, t) for t in m.members]
     if m.kept is None:
-        whole = np.concatenate([dense(w) for w in loaded]) if len(loaded) > 1 else dense(loaded[0])
+        whole = _stacked(m, loaded) if m.members[0].expert and m.expert is None else _below(loaded)
         return {m.name: exact(_shifted(whole, shift) if m.members[0].role == "norm" and shift else whole)}
     parts = layout.parts(_joined(loaded, m.kept.grid), m.kept, quantized)
     return {f"{m.stem}.{part}": array for part, array in parts.items()}
+
+
+def _below(loaded: list[Weight]) -> Array:
+    """One below the other."""
+    return np.concatenate([dense(w) for w in loaded]) if len(loaded) > 1 else dense(loaded[0])
+
+
+def _stacked(m: Module, loaded: list[Weight]) -> Array:
+    """Experts (experts, rows, columns) or their biases (experts, rows), the rows of two one below the other or in
+    turns, as one tensor."""
+    values = [dense(w) for w in loaded]
+    if not m.transposed:
+        return np.concatenate(values, axis=1)
+    turns = np.stack(values, 2).reshape(len(values[0]), -1, *values[0].shape[2:])
+    return np.ascontiguousarray(turns.swapaxes(1, -1)) if turns.ndim == 3 else turns
 
 
 def _joined(loaded: list[Weight], grid: Grid) -> QuantizedTensor:

@@ -17,6 +17,7 @@ from edgeq.formats.uniform import Array, as_uniform
 from edgeq.scheme import Grid
 
 HEAD = "lm_head"
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 Parts = dict[str, Array]
 
 
@@ -90,12 +91,17 @@ class CompressedLayout(Layout):
         schemes: dict[str, dict[str, Any]] = {}
         for module, kept in quantized.items():
             scheme = self._scheme(kept)
-            key = repr(scheme)
+            # transformers looks for the scheme of experts in a group that names no others, and for that of others
+            # in the first that names no experts.
+            key = f"{_EXPERT.search(module) is not None} {scheme!r}"
             schemes[key] = scheme
             by_scheme.setdefault(key, []).append(module)
         groups = {}
+        alike = len({repr(s) for s in schemes.values()}) == 1
+        if alike:  # one group for all
+            by_scheme = {next(iter(by_scheme)): list(quantized)}
         for i, (key, modules) in enumerate(by_scheme.items()):
-            targets = list(_patterns(modules)) if len(by_scheme) > 1 else ["Linear", *({HEAD} & set(modules))]
+            targets = ["Linear", *({HEAD} & set(modules))] if alike else list(_patterns(modules))
             groups[f"group_{i}"] = {"targets": targets, **schemes[key]}
         formats = {s["format"] for s in schemes.values()}
         return {
@@ -114,6 +120,8 @@ class CompressedLayout(Layout):
                 "transformers 5.23 opens no packed zero points (5.17 does, and vLLM reads them); "
                 "quantize with --symmetric where it has to"
             )
+        if any(_EXPERT.search(m) for m in quantized):
+            found.append("transformers 5.23 unpacks experts to half precision while it loads; vLLM keeps them packed")
         if any(k.activation is not None and k.activation.bits > 8 for k in quantized.values()):
             found.append("16-bit inputs of some layers are computed by transformers; vLLM has no kernel for them")
         return found
@@ -167,10 +175,10 @@ class GptqLayout(Layout):
         dynamic: dict[str, dict[str, Any]] = {}
         for module, kept in quantized.items():
             if _told(kept.uniform) != _told(usual):
-                dynamic[f"+:^{re.escape(module)}$"] = _told(kept.uniform)
+                dynamic[f"+:^{_any_expert(module)}$"] = _told(kept.uniform)
         for module in floats:
             if module != HEAD:
-                dynamic[f"-:^{re.escape(module)}$"] = {}
+                dynamic[f"-:^{_any_expert(module)}$"] = {}
         return {
             "quant_method": "gptq",
             **_told(usual),
@@ -235,6 +243,11 @@ def _told(grid: Grid) -> dict[str, Any]:
     return {"bits": grid.bits, "group_size": grid.group_size, "sym": grid.symmetric}
 
 
+def _any_expert(module: str) -> str:
+    """A regular expression for the module, and for its likes of the layer's other experts, which are kept alike."""
+    return re.escape(_EXPERT.sub(".experts.@.", module)).replace("@", r"\d+")
+
+
 def _patterns(modules: Iterable[str]) -> Iterator[str]:
     """Regular expressions that match these modules and no other: one for each place in a layer."""
     places: dict[str, list[str]] = {}
@@ -243,7 +256,9 @@ def _patterns(modules: Iterable[str]) -> Iterator[str]:
         if found is None:
             yield module
         else:
-            places.setdefault(f"{re.escape(found[1])}@{re.escape(found[3])}", []).append(found[2])
+            layers = places.setdefault(f"{re.escape(found[1])}#{_any_expert(found[3])}", [])
+            if found[2] not in layers[-1:]:
+                layers.append(found[2])
     for place, layers in places.items():
         some = layers[0] if len(layers) == 1 else f"({'|'.join(layers)})"
-        yield f"re:^{place.replace('@', some)}$"
+        yield f"re:^{place.replace('#', some)}$"

@@ -13,7 +13,6 @@ from edgeq.exporters.folder import grids_of, rounded_inputs
 from edgeq.exporters.onnx.activations import SCALES, refuses_activation
 from edgeq.exporters.onnx.grids import refuses
 from edgeq.exporters.onnx.kv_cache import check_cache
-from edgeq.exporters.onnx.moe import check_experts
 from edgeq.exporters.onnx.onnx_ops import OnnxOps
 from edgeq.exporters.onnx.standard_ops import StandardOps
 from edgeq.model.spec import Attention, ModelSpec
@@ -67,7 +66,6 @@ def check(checkpoint: Weights, settings: Settings) -> set[str]:
     for grid in grids_of(checkpoint):
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
-    check_experts(checkpoint)
     inputs = rounded_inputs(checkpoint)
     for rounded in inputs:
         if reason := refuses_activation(rounded):

@@ -13,7 +13,7 @@ from edgeq.artifact import MANIFEST, Artifact
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import decoder
 from edgeq.estimate.onnx_grids import Pack
-from edgeq.exporters.folder import input_options, manifest, positions, rope_switch, write_tokenizer
+from edgeq.exporters.folder import input_options, manifest, positions, products, rope_switch, write_tokenizer
 from edgeq.exporters.onnx import standard_ops
 from edgeq.exporters.onnx.checks import Settings, check
 from edgeq.exporters.onnx.genai import genai_config, growing
@@ -22,7 +22,7 @@ from edgeq.exporters.onnx.kv_cache import Caches, calibrated
 from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
 from edgeq.exporters.onnx.standard_ops import StandardOps
 from edgeq.files import new_folder, write_json
-from edgeq.model.spec import Attention, Layer, ModelSpec, MoE
+from edgeq.model.spec import Attention, ModelSpec
 from edgeq.registry import Progress
 
 
@@ -114,7 +114,7 @@ def _graph(folder: Path, spec: ModelSpec, settings: Settings) -> Graph:
 
 
 def _counter(spec: ModelSpec, progress: Progress | None) -> Callable[[str], None]:
-    total, done = sum(_steps(x) for x in spec.layers) + 1 + (not spec.tied), 0
+    total, done = sum(products(x) for x in spec.layers) + 1 + (not spec.tied), 0
 
     def count(name: str) -> None:
         nonlocal done
@@ -123,13 +123,6 @@ def _counter(spec: ModelSpec, progress: Progress | None) -> Callable[[str], None
             progress(done, total, name)
 
     return count
-
-
-def _steps(layer: Layer) -> int:
-    """Products of a layer that are counted as they are written."""
-    if isinstance(layer.ffn, MoE):
-        return 5 if layer.ffn.shared_intermediate else 3
-    return 4
 
 
 def _facts(spec: ModelSpec, context: int) -> dict[str, Any]:

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoint.tensor import QuantizedTensor
-from edgeq.checkpoint.weights import Weight, Weights, dense
-from edgeq.errors import EdgeqError
+from edgeq.checkpoint.weights import Weight, Weights, activation_of, dense
+from edgeq.estimate.onnx_file import EXPERT_BITS
 from edgeq.exporters.folder import grid_of
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
 from edgeq.exporters.onnx.packing import pack_bits
+from edgeq.exporters.stacked import expert_of, in_turns
 from edgeq.model.spec import ModelSpec, MoE
 from edgeq.model.tensors import tensors
 from edgeq.scheme import Grid
@@ -33,35 +34,25 @@ ROLES = ("gate", "up", "down")
 SMALLEST, LARGEST = 16, 128  # block sizes; the kernels are written for up to 128
 
 
-def check_experts(checkpoint: Weights) -> None:
-    """Raise an EdgeqError naming what of the experts onnxruntime's kernels can't run."""
+def fits(checkpoint: Weights, layer: int) -> bool:
+    """One node of onnxruntime's can run the experts of the layer."""
     spec = checkpoint.spec
-    grids = {t.name: grid_of(checkpoint, t) for t in tensors(spec) if t.expert}
-    for i, layer in enumerate(spec.layers):
-        if not isinstance(layer.ffn, MoE):
-            continue
-        why = _refused(spec, layer.ffn, [grids[f"layers.{i}.experts_{r}"] for r in ROLES])
-        if why is not None:
-            raise EdgeqError(f"onnxruntime can't run the experts of layer {i}: {why}", where=spec.location or spec.name)
+    ffn = spec.layers[layer].ffn
+    assert isinstance(ffn, MoE)
+    names = [f"layers.{layer}.experts_{r}" for r in ROLES]
+    if (ffn.limit is None and ffn.activation != "silu") or any(activation_of(checkpoint, n) for n in names):
+        return False
+    grids = {t.name: grid_of(checkpoint, t) for t in tensors(spec) if t.name in names}
+    return _of_one_node(spec, ffn, [grids[n] for n in names])
 
 
-def _refused(spec: ModelSpec, ffn: MoE, grids: list[Grid]) -> str | None:
-    if ffn.limit is None and ffn.activation != "silu":
-        return f"its kernels have silu, not {ffn.activation}"
-    kinds = {(g.kind, g.bits if g.kind != "float" else 0) for g in grids}
-    if len(kinds) > 1:
-        return "gate, up and down are of different widths, its kernels take one"
-    if grids[0].kind == "float":
-        return None
-    if grids[0].symmetric != grids[1].symmetric:
-        return "gate and up are one matrix there, which has zero points or has none"
-    if block_of(spec, ffn, grids) is None:
-        sizes = ", ".join(sorted({str(g.group_size) for g in grids}))
-        return (
-            f"groups of {sizes} can't be split into blocks of {SMALLEST} to {LARGEST} that divide "
-            f"{spec.hidden_size} and {ffn.intermediate}"
-        )
-    return None
+def _of_one_node(spec: ModelSpec, ffn: MoE, grids: list[Grid]) -> bool:
+    """Gate, up and down on grids that the kernels take together."""
+    if all(g.kind == "float" for g in grids):
+        return True
+    plain = all(g.kind == "int" and g.zero != "float" and g.super_size is None for g in grids)
+    same = len({g.bits for g in grids}) == 1 and grids[0].bits in EXPERT_BITS
+    return plain and same and grids[0].symmetric == grids[1].symmetric and block_of(spec, ffn, grids) is not None
 
 
 def block_of(spec: ModelSpec, ffn: MoE, grids: list[Grid]) -> int | None:
@@ -101,12 +92,6 @@ class ExpertNodes:
             y = self._qmoe(x, logits, at, spec, quantized, attributes)
         return y if spec.routing == "top" else self._shrunk(x, y, logits, f"{at}.router", spec)
 
-    def gated(self, x: str, y: str, name: str) -> str:
-        """`y * sigmoid(x @ weight.T)`."""
-        weight = self._graph.constant(name, dense(self._weights.load(name)).reshape(1, -1).T)
-        gate = self._graph.add("Sigmoid", [self._graph.add("MatMul", [x, weight], f"{name}.out")], f"{name}.gate")
-        return self._graph.add("Mul", [y, gate], f"{name}.gated")
-
     def _logits(self, x: str, name: str, spec: MoE) -> str:
         """(tokens, experts), float32."""
         graph = self._graph
@@ -128,7 +113,7 @@ class ExpertNodes:
     def _floats(self, at: str, spec: MoE, experts: dict[str, Weight]) -> tuple[str, str]:
         gate, up, down = (dense(experts[r]) for r in ROLES)
         wide = (spec.experts, 2 * spec.intermediate, gate.shape[-1])
-        pairs = (_in_turns(g, u) for g, u in zip(gate, up, strict=True))
+        pairs = (in_turns(g, u) for g, u in zip(gate, up, strict=True))
         both = self._graph.stream(f"{at}.experts_gate_up", np.float32, wide, pairs)
         return both, self._graph.stream(f"{at}.experts_down", np.float32, down.shape, [down])
 
@@ -162,7 +147,7 @@ class ExpertNodes:
 
     def _block(self, spec: MoE, parts: list[QuantizedTensor]) -> int:
         block = block_of(self._weights.spec, spec, [p.grid for p in parts])
-        assert block is not None and len(parts) == len(ROLES), "check_experts refuses it"
+        assert block is not None and len(parts) == len(ROLES), "see fits"
         return block
 
     def _store(
@@ -180,8 +165,8 @@ class ExpertNodes:
         graph = self._graph
 
         def each(part: str, dtype: Any, width: int, made: Callable[[QuantizedTensor], Array]) -> str:
-            matrices = ((_expert(p, e, spec.experts) for p in parts) for e in range(spec.experts))
-            values = (_in_turns(*map(made, of_one)) for of_one in matrices)
+            apart = ([expert_of(p, e, spec.experts) for p in parts] for e in range(spec.experts))
+            values = (in_turns(*(made(w) for w in of_one if isinstance(w, QuantizedTensor))) for of_one in apart)
             return graph.stream(f"{name}.{part}", dtype, (spec.experts, rows, width), values)
 
         codes = each("codes", np.uint8, columns * bits // 8, lambda q: pack_bits(q.codes, bits))
@@ -211,18 +196,6 @@ class ExpertNodes:
         both = np.stack((gate, up), -1).reshape(spec.experts, -1)
         graph = self._graph
         return graph.constant(f"{at}.experts_gate_up_bias", both), graph.constant(f"{at}.experts_down_bias", down)
-
-
-def _expert(q: QuantizedTensor, e: int, experts: int) -> QuantizedTensor:
-    """Expert `e` of stacked matrices."""
-    each = q.shape[0] // experts
-    part = slice(e * each, (e + 1) * each)
-    return QuantizedTensor.of(q.grid, q.codes[part], q.parameters.rows(part))
-
-
-def _in_turns(*parts: Array) -> Array:
-    """Rows of matrices in turns: the first of each, the second of each, ..."""
-    return parts[0] if len(parts) == 1 else np.stack(parts, 1).reshape(-1, parts[0].shape[-1])
 
 
 def _zeros(q: QuantizedTensor) -> Array:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from edgeq.checkpoint.weights import Weights, activation_of, dense
+from edgeq.checkpoint.activation import ActivationGrid
+from edgeq.checkpoint.weights import Weight, Weights, activation_of, dense
 from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_grids import Pack
@@ -16,8 +17,9 @@ from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
 from edgeq.exporters.onnx.kv_cache import Caches
 from edgeq.exporters.onnx.matrices import Matrices
-from edgeq.exporters.onnx.moe import ExpertNodes
+from edgeq.exporters.onnx.moe import ExpertNodes, fits
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
+from edgeq.exporters.onnx.split_experts import SplitExperts
 from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 from edgeq.model.tensors import tensors
 
@@ -66,6 +68,7 @@ class OnnxOps:
         self._matrices = Matrices(graph, accuracy_level, pack)
         self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
         self._experts = ExpertNodes(graph, weights, accuracy_level)
+        self._split_experts = SplitExperts(graph, weights, self._product, self._activation)
         self._caches = caches
         self._rope = RopeNodes(graph, weights.spec, positions)
         self.ids = graph.input("input_ids", TensorProto.INT64, ["batch", "tokens"])
@@ -99,11 +102,9 @@ class OnnxOps:
     def linear(self, x: str, names: tuple[str, ...]) -> str:
         layer, _, first = names[0].rpartition(".")
         group = f"{layer}.{'_'.join((first, *(n.rpartition('.')[2] for n in names[1:])))}"
-        weights, grid = [self._weights.load(n) for n in names], activation_of(self._weights, names[0])
-        if grid is None:
-            y = self._matrices.product(x, group, weights, self._biases(names))
-        else:  # matrices that share an input share its grid
-            y = self._rounded.product(x, group, weights, self._biases(names), grid)
+        weights = [self._weights.load(n) for n in names]
+        # Matrices that share an input share its grid.
+        y = self._product(x, group, weights, self._biases(names), activation_of(self._weights, names[0]))
         self._done(group)
         return y
 
@@ -141,12 +142,12 @@ class OnnxOps:
         return self._graph.add("Mul", [self._activation(gate, spec), up], f"{x}.mul")
 
     def moe(self, x: str, layer: int, spec: MoE) -> str:
-        y = self._experts.routed(x, layer, spec)
+        y = self._routed(x, layer, spec)
         self._done(f"layers.{layer}.experts")
         return y
 
     def weigh(self, x: str, y: str, name: str) -> str:
-        return self._experts.gated(x, y, name)
+        return self._split_experts.gated(x, y, name)
 
     def logits(self, x: str, scale: float, softcap: float | None) -> str:
         y = self._head(self._wanted(x))
@@ -161,6 +162,18 @@ class OnnxOps:
         """Declare the outputs, in the order that runtimes list them: logits, then the caches."""
         self._graph.output(logits, TensorProto.FLOAT, ["batch", "logits", self.spec.vocab_size])
         self._graph.outputs.insert(0, self._graph.outputs.pop())
+
+    def _routed(self, x: str, layer: int, spec: MoE) -> str:
+        if fits(self._weights, layer):
+            return self._experts.routed(x, layer, spec)
+        return self._split_experts.routed(x, layer, spec)
+
+    def _product(
+        self, x: str, name: str, weights: Sequence[Weight], bias: F32 | None, grid: ActivationGrid | None
+    ) -> str:
+        if grid is None:
+            return self._matrices.product(x, name, weights, bias)
+        return self._rounded.product(x, name, weights, bias, grid)
 
     def _head(self, x: str) -> str:
         bias = dense(self._weights.load("head_bias")) if self.spec.head_bias else None

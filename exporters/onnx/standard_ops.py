@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from edgeq.checkpoint.weights import Weights
-from edgeq.decoder.ops import NONE
+from edgeq.checkpoint.weights import Weights, dense
 from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.onnx_ops import OnnxOps
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
 from edgeq.exporters.onnx.standard_matrices import StandardMatrices
-from edgeq.model.spec import MLP, Attention, Rope
+from edgeq.model.spec import MLP, Attention, MoE, Rope
 
 # RMSNormalization, RotaryEmbedding and Attention came with opset 23, whose IR version is 11.
 IR_VERSION, OPSET = 11, 23
@@ -29,8 +28,6 @@ class StandardOps(OnnxOps):
 
     One more input: `position_ids` int64 (batch, tokens). Caches grow: `present` is `past` with this call's tokens.
     """
-
-    able = NONE
 
     def __init__(
         self,
@@ -66,8 +63,30 @@ class StandardOps(OnnxOps):
         attributes["scale"] = spec.scale
         if spec.softcap is not None:
             attributes["softcap"] = spec.softcap
-        mask = self._mask(spec.window)
-        return graph.add("Attention", [q, k, v, mask, *past], [f"{at}.attention", *present], **attributes)
+        inputs, y = [q, k, v, self._mask(spec.window), *past], f"{at}.attention"
+        if not spec.sinks:
+            return graph.add("Attention", inputs, [y, *present], **attributes)
+        scores = f"{at}.scores"
+        attributes["qk_matmul_output_mode"] = 2  # as the softmax takes them
+        graph.add("Attention", inputs, [f"{y}.unsunk", *present, scores], **attributes)
+        return self._sunk(f"{y}.unsunk", scores, at, spec)
+
+    def _sunk(self, y: str, scores: str, at: str, spec: Attention) -> str:
+        """`y`, made with weights that add up to one, by what is left of one when each head's sink has taken its share:
+        `sum(exp(scores)) / (sum(exp(scores)) + exp(sink))`."""
+        graph = self._graph
+        sinks = graph.constant(f"{at}.sinks", dense(self._weights.load(f"{at}.sinks")).reshape(1, -1, 1, 1))
+        last = graph.constant("last_axis", np.array([-1], np.int64))
+        total = graph.add("ReduceLogSumExp", [scores, last], f"{scores}.total", keepdims=1)
+        left = graph.add("Sigmoid", [graph.add("Sub", [total, sinks], f"{scores}.over")], f"{at}.left")
+        left = graph.add("Transpose", [left], f"{at}.left_by_token", perm=[0, 2, 1, 3])
+        split = graph.constant(f"heads_of_{spec.head_dim}", np.array([0, 0, -1, spec.head_dim], np.int64))
+        heads = graph.add("Mul", [graph.add("Reshape", [y, split], f"{y}.heads"), left], f"{y}.weighed")
+        joined = graph.constant("joined_heads", np.array([0, 0, -1], np.int64))
+        return graph.add("Reshape", [heads, joined], f"{at}.attention")
+
+    def _routed(self, x: str, layer: int, spec: MoE) -> str:
+        return self._split_experts.routed(x, layer, spec)
 
     def _turned(self, x: str, heads: int, spec: Attention) -> str:
         if spec.rope is None:

@@ -47,44 +47,44 @@ class Written:
             EdgeqError: there is no such product.
         """
         named = (n for n in (value, f"{value}.biased", f"{value}.shifted", f"{value}.out") if n in self._makers)
-        node = self._maker(next(named, value))
+        node = self.maker(next(named, value))
         while node.op_type in _PASSES_ON:
-            node = self._maker(node.input[0])
+            node = self.maker(node.input[0])
         if node.op_type == "Concat":
             parts = [self.product(name) for name in node.input]
             biases = [b for _, b in parts if b is not None]
             return np.concatenate([w for w, _ in parts]), np.concatenate(biases) if biases else None
         if node.op_type == "Add" and node.input[1] not in self._constants:
-            return self.product(node.input[0])[0] + self._offsets(self._maker(node.input[1])), None
+            return self.product(node.input[0])[0] + self._offsets(self.maker(node.input[1])), None
         if node.op_type == "Add":
             return self.product(node.input[0])[0], self.constant(node.input[1])
         if node.op_type == "MatMulNBits":
-            weight = self._blocks(node.input[1], node.input[2], _input(node, 3), node)[:, : _attribute(node, "K")]
+            weight = self.blocks(node.input[1], node.input[2], _input(node, 3), node)[:, : _attribute(node, "K")]
             return weight, self.constant(_input(node, 5))
         if node.op_type not in ("MatMul", "FusedMatMul", "Gemm"):
             raise EdgeqError(f"the graph gives {value!r} by {node.op_type}, not by a product", where=self._path)
-        weight = self._evaluator(node.input[1])({})
+        weight = self.evaluator(node.input[1])({})
         return (weight if _attribute(node, "transB") else weight.T), self.constant(_input(node, 2))
 
     def rows(self, name: str) -> Callable[[npt.NDArray[np.int64]], Array]:
         """What gives rows of the embedding of that name for token ids (n,)."""
         fused = self._makers.get(f"{name}.blocks")
         if fused is not None:
-            whole = self._blocks(fused.input[0], f"{name}.scales", _input(fused, 3), fused)
+            whole = self.blocks(fused.input[0], f"{name}.scales", _input(fused, 3), fused)
             cut = self.constant(f"{name}.cut1")
             whole = whole[:, : None if cut is None else int(cut[0])]
             if f"{name}.row_offsets" not in self._makers:
                 return lambda ids: whole[ids]
-            offsets = self._evaluator(f"{name}.row_offsets")
+            offsets = self.evaluator(f"{name}.row_offsets")
             return lambda ids: whole[ids] + offsets({"input_ids": ids[None]})[0]
         value = f"{name}.rows_shifted"
-        evaluate = self._evaluator(value if value in self._makers else f"{name}.rows")
+        evaluate = self.evaluator(value if value in self._makers else f"{name}.rows")
         return lambda ids: evaluate({"input_ids": ids[None]})[0]
 
     def _offsets(self, product: onnx.NodeProto) -> Array:
         """float32 (outputs, inputs) of a product of sums of groups: what each group's channels have added."""
         offsets = self.constant(product.input[1])
-        grouped = self._maker(self._maker(product.input[0]).input[0])
+        grouped = self.maker(self.maker(product.input[0]).input[0])
         shape = self.constant(grouped.input[1])
         assert offsets is not None and shape is not None
         spread = np.repeat(offsets.T, shape[3], axis=1)
@@ -92,7 +92,12 @@ class Written:
         padding = self.constant(source.input[1]) if source is not None and source.op_type == "Pad" else None
         return spread if padding is None else spread[:, : -int(padding[5])]
 
-    def _maker(self, value: str) -> onnx.NodeProto:
+    def maker(self, value: str) -> onnx.NodeProto:
+        """The node that gives a value.
+
+        Raises:
+            EdgeqError: none does.
+        """
         if value not in self._makers:
             raise EdgeqError(f"the graph has no value {value!r}", where=self._path, hint="Export it again")
         return self._makers[value]
@@ -109,7 +114,7 @@ class Written:
             tensor.data_location = TensorProto.DEFAULT
         return tensor
 
-    def _evaluator(self, value: str) -> Callable[[dict[str, Array]], Array]:
+    def evaluator(self, value: str) -> Callable[[dict[str, Array]], Array]:
         """Gives `value` for what the caller feeds: the part of the graph that leads there from constants.
 
         A size of the activations, on which unpacking waits, is fed as ones.
@@ -151,18 +156,22 @@ class Written:
 
         return evaluate
 
-    def _blocks(self, codes: str, scales: str, zeros: str, node: onnx.NodeProto) -> Array:
-        """float32 (rows, blocks * block size) of what `MatMulNBits` and `GatherBlockQuantized` read."""
-        bits = _attribute(node, "bits")
+    def blocks(self, codes: str, scales: str, zeros: str, node: onnx.NodeProto) -> Array:
+        """float32 (rows, blocks * block size) of what `MatMulNBits` and `GatherBlockQuantized` read, and `QMoE`, whose
+        experts lie one below the other."""
+        bits = _attribute(node, "bits") or _attribute(node, "expert_weight_bits")
         packed, scale = self.constant(codes), self.constant(scales)
         if packed is None or scale is None:
             raise EdgeqError(f"the graph has no constants {codes}, {scales}", where=self._path)
+        scale = scale.reshape(-1, scale.shape[-1])
+        packed = packed.reshape(*scale.shape, -1)
         values = _unpacked(packed, bits).astype(np.float32)
         zero: Any = np.float32(1 << (bits - 1))
         if zeros:
             stored = self.constant(zeros)
             assert stored is not None
-            if stored.ndim == 2:  # packed like the codes
+            if stored.ndim == 2 or node.op_type == "QMoE":  # packed like the codes
+                stored = stored.reshape(len(scale), -1)
                 stored = _unpacked(stored, bits)[:, : scale.shape[1], None]
             zero = stored.astype(np.float32)
         out: Array = ((values - zero) * scale[:, :, None]).reshape(len(values), -1)

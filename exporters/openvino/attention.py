@@ -8,6 +8,7 @@ from openvino import opset13 as op
 from openvino.op import util as op_util
 
 from edgeq.exporters.openvino.graph import (
+    OPSET,
     Value,
     constant,
     integers,
@@ -60,10 +61,14 @@ class Cache:
         self.variables.append(variable)
         return whole
 
-    def attend(self, q: Value, k: Value, v: Value, spec: Attention) -> Value:
-        """(batch, heads, tokens, head_dim) of q, and k and v (batch, kv_heads, total, head_dim)."""
+    def attend(self, q: Value, k: Value, v: Value, spec: Attention, sinks: Value | None = None) -> Value:
+        """(batch, heads, tokens, head_dim) of q, and k and v (batch, kv_heads, total, head_dim); sinks (heads,)."""
         keys, values = (self._repeated(t, spec) for t in (k, v))
         mask = self._hiding(spec.window)
+        if sinks is not None:
+            inputs = [q, keys, values, mask, number(spec.scale), reshape(sinks, 1, spec.heads, 1, 1)]
+            # The Python function does not name this input.
+            return out(OPSET.create("ScaledDotProductAttention", inputs, {"causal": False}))
         if spec.softcap is None:
             return out(op.scaled_dot_product_attention(q, keys, values, mask, number(spec.scale)))
         scores = out(op.multiply(out(op.matmul(q, keys, False, True)), number(spec.scale / spec.softcap)))

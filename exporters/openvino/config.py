@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 
 
 def config(spec: ModelSpec, context: int) -> dict[str, Any]:
     """The architecture under the names of transformers, as far as it is not in the graph."""
     layer = spec.layers[0]
-    assert isinstance(layer.mixer, Attention) and isinstance(layer.ffn, MLP)
+    assert isinstance(layer.mixer, Attention) and isinstance(layer.ffn, (MLP, MoE))
     return {
         "model_type": spec.family,
         "hidden_size": spec.hidden_size,
@@ -24,12 +24,18 @@ def config(spec: ModelSpec, context: int) -> dict[str, Any]:
         "rms_norm_eps": spec.norm_eps,
         "tie_word_embeddings": spec.tied,
         "use_cache": True,
+        **(_experts(layer.ffn) if isinstance(layer.ffn, MoE) else {}),
         **_ids(spec),
     }
 
 
 def generation_config(spec: ModelSpec) -> dict[str, Any]:
     return {"do_sample": False, **_ids(spec)}
+
+
+def _experts(ffn: MoE) -> dict[str, int]:
+    names = dict.fromkeys(("num_experts", "num_local_experts"), ffn.experts)
+    return {**names, "num_experts_per_tok": ffn.active, "moe_intermediate_size": ffn.intermediate}
 
 
 def _ids(spec: ModelSpec) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.decoder import check_supported, decoder
 from edgeq.decoder.rope import switch_length
 from edgeq.errors import EdgeqError
-from edgeq.exporters.folder import grid_of, input_options, manifest, write_tokenizer
+from edgeq.exporters.folder import grid_of, input_options, manifest, products, write_tokenizer
 from edgeq.exporters.openvino import tokenizer as tokenizer_models
 from edgeq.exporters.openvino.config import config, generation_config
+from edgeq.exporters.openvino.experts import check_experts
 from edgeq.exporters.openvino.openvino_ops import OpenVinoOps
 from edgeq.exporters.openvino.options import Settings, settled
 from edgeq.exporters.openvino.spool import Spool
@@ -55,9 +56,10 @@ def export(
             `out` exists without `force`; no space.
     """
     spec = checkpoint.spec
-    check_supported(spec)
+    check_supported(spec, OpenVinoOps.able)
     for t in tensors(spec):
-        check(grid_of(checkpoint, t), t.shape[-1], t.name)
+        check(grid_of(checkpoint, t), t.shape[-1], t.name, expert=t.expert)
+    check_experts(checkpoint)
     settings = settled(
         checkpoint, context=context, device=device, kv_dtype=kv_dtype, dynamic_quantization=dynamic_quantization
     )
@@ -85,7 +87,7 @@ def export(
 
 def _write_model(checkpoint: Weights, folder: Path, settings: Settings, progress: Progress | None) -> None:
     spec = checkpoint.spec
-    total, done = 4 * spec.n_layers + 1 + (not spec.tied), 0
+    total, done = sum(products(x) for x in spec.layers) + 1 + (not spec.tied), 0
 
     def count(name: str) -> None:
         nonlocal done

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
+from openvino.utils.node_factory import NodeFactory
 
+OPSET = NodeFactory("opset13")  # makes an operation with the inputs it is given, no more and no fewer
 Value: TypeAlias = Any  # an `ov.Output`, whose class mypy does not see
 
 

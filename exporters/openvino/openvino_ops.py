@@ -11,18 +11,21 @@ from openvino import opset13 as op
 
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight, Weights, activation_of, dense
+from edgeq.decoder.ops import Ability
 from edgeq.exporters.folder import grid_of
 from edgeq.exporters.openvino.activations import rounded
 from edgeq.exporters.openvino.attention import Cache, heads_first, heads_last
+from edgeq.exporters.openvino.experts import ExpertNodes
 from edgeq.exporters.openvino.graph import Value, constant, integers, named, number, out, size, split
 from edgeq.exporters.openvino.matrices import Matrices
 from edgeq.exporters.openvino.rope_nodes import RopeNodes
 from edgeq.exporters.openvino.spool import Spool
 from edgeq.exporters.openvino.storable import check
-from edgeq.model.spec import MLP, Attention, ModelSpec
+from edgeq.model.spec import MLP, Attention, ModelSpec, MoE
 from edgeq.model.tensors import tensors
 from edgeq.scheme import F32, Grid
 
+ABLE: frozenset[Ability] = frozenset({"experts", "sinks"})
 LOGITS_INPUT = "logits_input"  # name of the value that the head multiplies: a runtime may cut it to the last token
 
 
@@ -37,12 +40,15 @@ class OpenVinoOps:
         done: called with the name of every matrix written.
     """
 
+    able = ABLE
+
     def __init__(self, weights: Weights, spool: Spool, *, longest: int, done: Callable[[str], None]) -> None:
         self.spec: ModelSpec = weights.spec
         self._weights = weights
         self._done = done
         self._specs = {t.name: t for t in tensors(weights.spec)}
         self._matrices = Matrices(spool)
+        self._experts = ExpertNodes(weights, spool)
         self._inputs = [
             _input("input_ids", ov.Type.i64, 2),
             _input("attention_mask", ov.Type.i64, 2),
@@ -100,13 +106,24 @@ class OpenVinoOps:
             q, k = self._rope.rotate(q, spec.rope), self._rope.rotate(k, spec.rope)
         keys = self._cache.extended(layer, "key", k, spec)
         values = self._cache.extended(layer, "value", v, spec)
-        return heads_last(self._cache.attend(q, keys, values, spec), spec.heads * spec.head_dim)
+        sinks = named(constant(dense(self._weights.load(f"{at}.sinks"))), f"{at}.sinks") if spec.sinks else None
+        return heads_last(self._cache.attend(q, keys, values, spec, sinks), spec.heads * spec.head_dim)
 
     def activate(self, x: Value, spec: MLP) -> Value:
         if not spec.gated:
             return _activation(x, spec)
         gate, up = split(x, 2, (spec.intermediate, spec.intermediate))
         return out(op.multiply(_activation(gate, spec), up))
+
+    def moe(self, x: Value, layer: int, spec: MoE) -> Value:
+        at = f"layers.{layer}.experts_"
+        grids = {role: grid_of(self._weights, self._specs[at + role]) for role in ("gate", "up", "down")}
+        y = self._experts.routed(x, layer, spec, grids)
+        self._done(f"layers.{layer}.experts")
+        return y
+
+    def weigh(self, x: Value, y: Value, name: str) -> Value:
+        return self._experts.gated(x, y, name)
 
     def logits(self, x: Value, scale: float, softcap: float | None) -> Value:
         y = self._head(named(x, LOGITS_INPUT))

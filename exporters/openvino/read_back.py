@@ -59,12 +59,26 @@ def _pairs(node: Any, known: dict[str, TensorSpec], checkpoint: Weights) -> Iter
         yield "embed", dense(checkpoint.load("embed")), _looked_up(node, known["embed"])
         return
     values, start = _computed(node), 0
+    if known[names[0]].expert:
+        yield from _stacked(names, known, checkpoint, values)
+        return
     for name in names:
         meant = dense(checkpoint.load(name))
         if known[name].role == "norm":
             meant = meant + np.float32(checkpoint.spec.norm_offset)
         yield name, meant, values[start : start + len(meant)]
         start += len(meant)
+
+
+def _stacked(
+    names: list[str], known: dict[str, TensorSpec], checkpoint: Weights, values: Floats
+) -> Iterator[tuple[str, Floats, Floats]]:
+    """Of experts (experts, rows, columns), or their biases (experts, 1, rows), the rows of several in turns."""
+    rows = values.swapaxes(1, 2) if known[names[0]].role == "bias" else values
+    for i, name in enumerate(names):
+        meant = dense(checkpoint.load(name)).reshape(known[name].shape)
+        found = np.ascontiguousarray(rows[:, i :: len(names)])
+        yield name, meant, found.reshape(meant.shape) if found.size == meant.size else found
 
 
 def _computed(node: Any) -> Floats:

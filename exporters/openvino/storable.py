@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from edgeq.errors import EdgeqError
+from edgeq.estimate.openvino_grids import expert_grid
 from edgeq.scheme import Grid
 
 _SMALLEST = 4  # channels of a group
@@ -67,11 +68,19 @@ def refuses(grid: Grid) -> str | None:
     return None
 
 
-def check(grid: Grid, columns: int, name: str) -> None:
+def check(grid: Grid, columns: int, name: str, *, expert: bool = False) -> None:
     """Raise an EdgeqError, naming the tensor, when rows of so many columns on this grid can't be stored."""
-    why = refuses(grid) or _refuses_shape(grid, columns)
+    why = refuses(grid) or (_refuses_expert(grid) if expert else None) or _refuses_shape(grid, columns)
     if why is not None:
         raise EdgeqError(f"this checkpoint can't be exported to openvino: {why}", where=name)
+
+
+def _refuses_expert(grid: Grid) -> str | None:
+    if expert_grid(grid) is None:
+        return (
+            f"its product with chosen experts takes 4 and 8 bits, {grid.codebook or grid.kind} ones would be unpacked"
+        )
+    return None
 
 
 def _refuses_shape(grid: Grid, columns: int) -> str | None:

@@ -33,6 +33,9 @@ class OpenOptions:
         spin: let the kernels' threads wait for each other by spinning: faster where each has a core of its own, very
             slow where other programs need the cores; None: unless the machine is busy. The first session of a
             process decides for all.
+        huge_pages: put the repacked weights into huge pages once they are loaded (Linux): faster decoding.
+        gpu_layers: layers whose weights and cache go to a GPU, the last ones first; one more than the model has puts
+            the head there too. Needs a llama.cpp that was built with a GPU backend.
     """
 
     context: int | None = None
@@ -40,12 +43,16 @@ class OpenOptions:
     chunk: int | None = None
     kv_dtype: str = "f16"
     spin: bool | None = None
+    huge_pages: bool = True
+    gpu_layers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("context", "threads", "chunk"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise EdgeqError(f"{name} is {value}, it must be 1 or more")
+        if type(self.gpu_layers) is not int or self.gpu_layers < 0:
+            raise EdgeqError(f"gpu_layers is {self.gpu_layers}, it must be a number from 0 on")
         if self.kv_dtype not in KV_DTYPES:
             raise EdgeqError(f"llama.cpp has no {self.kv_dtype} cache", hint=f"kv_dtype: {', '.join(KV_DTYPES)}")
 
@@ -91,11 +98,11 @@ def _engine(artifact: Artifact, tokenizer: Tokenizer, settings: OpenOptions) -> 
     file = artifact.path / str(artifact.options.get("file", "model.gguf"))
     context = context_of(artifact, settings.context)
     options: dict[str, Any] = {"threads": settings.threads, "chunk": settings.chunk, "kv_dtype": settings.kv_dtype}
-    options |= {"context": context, "spin": settings.spin}
+    options |= {"context": context, "spin": settings.spin, "gpu_layers": settings.gpu_layers}
     if find_spec("xllamacpp") is not None:
         from edgeq.runtimes.llamacpp.engine import open_engine
 
-        return open_engine(file, **options)
+        return open_engine(file, huge_pages=settings.huge_pages, **options)
     from edgeq.runtimes.llamacpp.server import ServerEngine
 
     program = shutil.which("llama-server") or "llama-server"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.llamacpp.library import ERRORS, FLASH_ATTENTION, GGML_TYPES, Batch, library
+from edgeq.runtimes.pages import collapse_in_background, mappings
 
 Row = npt.NDArray[np.float32]
 _CHUNK = 512  # prompt tokens of one call: more gains nothing on a processor
@@ -30,21 +31,31 @@ def open_engine(
     chunk: int | None = None,
     kv_dtype: str = "f16",
     spin: bool | None = None,
+    huge_pages: bool = True,
+    gpu_layers: int = 0,
 ) -> LlamaEngine:
     """Load a GGUF file. Its weights stay memory-mapped where llama.cpp does not repack them.
 
     Raises:
-        EdgeqError: no such file, damaged, of an architecture llama.cpp does not know, or no memory for the cache.
+        EdgeqError: no such file, damaged, of an architecture llama.cpp does not know, or no memory for the cache;
+            layers for a GPU that this library has no backend for.
     """
     if not path.is_file():
         raise EdgeqError("the artifact has no GGUF file", where=path, hint="Export it again")
     lib = library(spin)
+    if gpu_layers and not lib.llama_supports_gpu_offload():
+        what = f"gpu_layers is {gpu_layers}, but this llama.cpp was built for the CPU alone or found no GPU"
+        hint = "Uninstall xllamacpp and put a llama-server with a GPU backend on the PATH, or leave gpu_layers out"
+        raise EdgeqError(what, hint=hint)
     ERRORS.clear()
     params = lib.llama_model_default_params()
-    params.n_gpu_layers = 0
+    params.n_gpu_layers = gpu_layers
+    before = mappings()
     model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
         raise EdgeqError(f"llama.cpp cannot load the model: {ERRORS.say()}", where=path)
+    if huge_pages:  # of what was repacked; mapped weights stay as they are
+        collapse_in_background(before)
     try:
         return LlamaEngine(
             lib,
@@ -53,6 +64,7 @@ def open_engine(
             threads=threads or probe_cpu().cores,
             chunk=min(chunk or _CHUNK, context),
             kv_dtype=kv_dtype,
+            offload=gpu_layers > 0,
         )
     except EdgeqError:
         lib.llama_model_free(model)
@@ -67,11 +79,14 @@ class LlamaEngine:
         kv_dtype: of the KV cache.
     """
 
-    def __init__(self, lib: Any, model: int, *, context: int, threads: int, chunk: int, kv_dtype: str) -> None:
+    def __init__(
+        self, lib: Any, model: int, *, context: int, threads: int, chunk: int, kv_dtype: str, offload: bool = False
+    ) -> None:
         self.context = context
         self.threads = threads
         self.chunk = chunk
         self.kv_dtype = kv_dtype
+        self._offload = offload
         self._lib = lib
         self._vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model)))
         self._rows = max(1, min(chunk, _LOGITS_BYTES // (4 * self._vocab)))  # logits wanted of one call
@@ -80,6 +95,8 @@ class LlamaEngine:
         self._memory = lib.llama_get_memory(self._context)
         self._tokens = (ctypes.c_int32 * chunk)()
         self._all = (ctypes.c_int8 * chunk)(*([1] * chunk))
+        self._one = Batch(1, self._tokens, None, None, None, None, None)
+        self._found: tuple[int | None, int, Row] = (None, 0, np.empty((0, self._vocab), np.float32))
         self._position = 0
 
     def _open(self, model: int) -> int:
@@ -91,7 +108,7 @@ class LlamaEngine:
         params.type_k = params.type_v = GGML_TYPES[self.kv_dtype]
         if self.kv_dtype in _QUANTIZED_KV:
             params.flash_attn_type = FLASH_ATTENTION  # llama.cpp reads a quantized V in no other way
-        params.offload_kqv = params.op_offload = False
+        params.offload_kqv = params.op_offload = self._offload
         ERRORS.clear()
         made = lib.llama_init_from_model(model, params)
         if not made:
@@ -134,15 +151,24 @@ class LlamaEngine:
         """Append tokens; float32 (wanted, vocab), of the last or of all of them, valid until the next call."""
         count = len(ids)
         self._check(ids)
-        self._tokens[:count] = list(ids)
-        marks = self._all if wanted == count else None
-        code = self._lib.llama_decode(self._context, Batch(count, self._tokens, None, None, None, None, marks))
+        if count == 1:  # what is allocated for each token shows beside a small model's few milliseconds
+            self._tokens[0], batch = ids[0], self._one
+        else:
+            self._tokens[:count] = list(ids)
+            batch = Batch(count, self._tokens, None, None, None, None, self._all if wanted == count else None)
+        code = self._lib.llama_decode(self._context, batch)
         if code:
             self._position = int(self._lib.llama_memory_seq_pos_max(self._memory, 0)) + 1
             raise EdgeqError(f"llama.cpp failed on {count} tokens ({code}): {ERRORS.say()}")
         self._position += count
-        found = self._lib.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(found, (wanted, self._vocab))
+        return self._logits_at(self._lib.llama_get_logits(self._context), wanted)
+
+    def _logits_at(self, address: int, rows: int) -> Row:
+        """float32 (rows, vocab) over llama.cpp's own buffer, which is where it was at the last token, mostly."""
+        if self._found[:2] != (address, rows):
+            at = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+            self._found = address, rows, np.ctypeslib.as_array(at, (rows, self._vocab))
+        return self._found[2]
 
     def _check(self, ids: Sequence[int]) -> None:
         """llama.cpp's own answer to a bad token or a full cache is a number."""

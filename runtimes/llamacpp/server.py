@@ -58,6 +58,7 @@ class ServerEngine:
         chunk: int | None = None,
         kv_dtype: str = "f16",
         spin: bool | None = None,
+        gpu_layers: int = 0,
     ) -> None:
         if not path.is_file():
             raise EdgeqError("the artifact has no GGUF file", where=path, hint="Export it again")
@@ -69,7 +70,8 @@ class ServerEngine:
         self._ids: list[int] = []
         port = _free_port()
         self._address = f"http://127.0.0.1:{port}"
-        flags: dict[str, Any] = {"model": path, "host": "127.0.0.1", "port": port, "parallel": 1, "n-gpu-layers": 0}
+        flags: dict[str, Any] = {"model": path, "host": "127.0.0.1", "port": port, "parallel": 1}
+        flags["n-gpu-layers"] = gpu_layers
         flags |= {"ctx-size": context + 1, "batch-size": self.chunk, "threads": self.threads}  # it picks one token more
         flags |= {"cache-type-k": kv_dtype, "cache-type-v": kv_dtype}
         command = [program, *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import EdgeqError
+from edgeq.runtimes.onnxruntime.providers import check_device
 from edgeq.runtimes.opening import check_known, context_of, eos_ids, positive, switch_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class OpenOptions:
         chunk: prompt tokens per run of the graph; None: chosen so that their logits stay below 64 MiB.
         huge_pages: put the packed weights into huge pages once they are loaded (Linux): faster decoding.
         spin: let idle kernel threads spin between operations: faster, but keeps the cores busy while generating.
+        device: `cpu`, `cuda` or `directml` where the installed onnxruntime has it, or `auto`: the first of
+            cuda, directml and cpu that starts.
     """
 
     context: int | None = None
@@ -33,12 +36,14 @@ class OpenOptions:
     chunk: int | None = None
     spin: bool = True
     huge_pages: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("context", "threads", "chunk"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise EdgeqError(f"{name} is {value}, it must be 1 or more")
+        check_device(self.device)
 
 
 class OnnxRuntime:
@@ -76,6 +81,7 @@ class OnnxRuntime:
             chunk=settings.chunk,
             spin=settings.spin,
             huge_pages=settings.huge_pages,
+            device=settings.device,
             accuracy_level=0 if artifact.options.get("accuracy_level") == 0 else 4,
             long=switch is not None and context > switch,
         )

@@ -14,7 +14,8 @@ from edgeq.device.cpu import probe_cpu
 from edgeq.device.spec import Cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.onnxruntime.graph import LOGITS_FROM, Graph, read_graph
-from edgeq.runtimes.onnxruntime.pages import collapse_in_background, mappings
+from edgeq.runtimes.onnxruntime.providers import CPU, PROVIDERS, Provider, candidates
+from edgeq.runtimes.pages import collapse_in_background, mappings
 
 _FIRST_CAPACITY = 256  # tokens the KV cache holds at first
 _MASK_STEP = 64  # the decode mask grows by so many tokens at a time, see OnnxEngine.decode
@@ -33,40 +34,67 @@ def open_engine(
     long: bool = False,
     huge_pages: bool = True,
     accuracy_level: int = 4,
+    device: str = "cpu",
 ) -> OnnxEngine:
     """Load a graph and its weights; `head_dim` is needed only where the graph leaves the caches' width open.
 
     `long` tells the graph from the first token on that the sequence may fill the whole context: LongRoPE chooses its
     frequencies by the mask's length, and keys turned by one set do not fit queries turned by the other.
-    `accuracy_level` is that of products which onnxruntime fuses at load; others say it themselves.
+    `accuracy_level` is that of products which onnxruntime fuses at load; others say it themselves. `device` is one of
+    `edgeq.runtimes.onnxruntime.providers.DEVICES`.
 
     Raises:
-        EdgeqError: no such file, damaged, or not a graph this runtime knows.
+        EdgeqError: no such file, damaged, not a graph this runtime knows, or no such device here.
     """
     if not path.is_file():
         raise EdgeqError("the artifact has no model.onnx", where=path.parent, hint="Export it again")
     # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
     cpu = probe_cpu()
     threads = threads or cpu.cores
-    options = _session_options(cpu, threads, spin)
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
     before = mappings()
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no other base
-        raise EdgeqError(f"onnxruntime cannot load the model: {_short(error)}", where=path) from error
+    tried = candidates(device, ort.get_available_providers())
+    for chosen in tried:
+        options = _session_options(cpu, threads, spin, accuracy_level, host=chosen == "cpu")
+        session = _start(path, options, PROVIDERS[chosen])
+        if session is not None:
+            break
+    else:
+        what = f"onnxruntime has the {PROVIDERS[device].name} but it did not start"
+        raise EdgeqError(what, hint="Are the device's driver and libraries installed? --device cpu works without")
     graph = read_graph(session, path, head_dim)
-    if huge_pages:
+    if huge_pages and chosen == "cpu":
         collapse_in_background(before)
-    kind = OnnxEngine
+    memory = PROVIDERS[chosen].memory
+    sizes: dict[str, Any] = {"context": context, "chunk": chunk, "threads": threads, "long": long}
     if graph.growing:
         from edgeq.runtimes.onnxruntime.growing import GrowingEngine
 
-        kind = GrowingEngine
-    return kind(session, graph, context=context, chunk=chunk, threads=threads, long=long)
+        return GrowingEngine(session, graph, **sizes)
+    if memory is not None:
+        from edgeq.runtimes.onnxruntime.on_device import DeviceEngine
+
+        return DeviceEngine(session, graph, memory=memory, **sizes)
+    return OnnxEngine(session, graph, **sizes)
 
 
-def _session_options(cpu: Cpu, threads: int, spin: bool) -> ort.SessionOptions:
+def _start(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.InferenceSession | None:
+    """The model loaded, or None where onnxruntime left the provider out: it goes on with the CPU by itself.
+
+    Raises:
+        EdgeqError: onnxruntime cannot load the model.
+    """
+    try:
+        wanted = [CPU] if provider.name == CPU else [(provider.name, provider.options), CPU]
+        session = ort.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # onnxruntime's errors share no other base
+        raise EdgeqError(f"onnxruntime cannot load the model: {_short(error)}", where=path) from error
+    return session if provider.name in session.get_providers() else None
+
+
+def _session_options(
+    cpu: Cpu, threads: int, spin: bool, accuracy_level: int = 4, *, host: bool = True
+) -> ort.SessionOptions:
+    """`host`: all of the graph runs on the CPU; what only its kernels read is not set for others."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -74,7 +102,9 @@ def _session_options(cpu: Cpu, threads: int, spin: bool) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     options.log_severity_level = 4  # what goes wrong arrives as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    if _overflows(cpu):
+    if host:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
+    if host and _overflows(cpu):
         options.add_session_config_entry("session.x64quantprecision", "1")  # stores int8 weights as uint8
     return options
 

@@ -26,10 +26,13 @@ class OpenOptions:
     Attributes:
         context: most tokens of prompt and answer together; None: 4096, or the model's own limit if that is less.
         threads: threads of the CPU's kernels; None: the physical cores this process may use.
-        chunk: prompt tokens per inference; None: chosen so that their logits stay below 64 MiB.
+        chunk: prompt tokens per inference; None: 512.
         device: `cpu` or `gpu`; None: what the artifact was exported for where this machine has it, else the CPU.
         precision: of the arithmetic between the matrices: `f32`, `bf16`, `f16`; None: f32 on the CPU, where it costs
             nothing to decode, the plugin's own choice elsewhere.
+        paged: PagedAttention over blocks, faster and the more so the longer the sequence, in the place of attention
+            over the model's state; None: on a CPU, for every model whose attention has that form.
+        huge_pages: put the packed weights into huge pages once they are loaded (Linux): faster decoding.
     """
 
     context: int | None = None
@@ -37,6 +40,8 @@ class OpenOptions:
     chunk: int | None = None
     device: str | None = None
     precision: str | None = None
+    paged: bool | None = None
+    huge_pages: bool = True
 
     def __post_init__(self) -> None:
         for name in ("context", "threads", "chunk"):
@@ -94,6 +99,8 @@ class OpenVinoRuntime:
             wanted_device=str(artifact.options.get("device", "cpu")),
             precision=settings.precision,
             long=switch is not None and context > switch,
+            paged=settings.paged,
+            huge_pages=settings.huge_pages,
         )
         return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
 

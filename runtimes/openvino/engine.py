@@ -1,7 +1,8 @@
-"""One sequence on one inference request, whose state is the key/value cache."""
+"""One sequence on one inference request: what is common to both ways of keeping its keys and values."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import openvino as ov
 
 from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
-from edgeq.runtimes.openvino.model import LOGITS_FROM, read_model, short, vocabulary
+from edgeq.runtimes.openvino.model import LOGITS_FROM, read_model, read_paged_model, short, vocabulary
+from edgeq.runtimes.pages import collapse_in_background, mappings
 
-_CHUNK = 256  # prompt tokens per inference
-_LOGITS_BYTES = 64 << 20  # most memory for the logits of a chunk
+Row = npt.NDArray[np.float32]
+_CHUNK = 512  # prompt tokens per inference
+_LOGITS_BYTES = 64 << 20  # most memory for the logits of one inference
+_PAGING = {"x86_64", "amd64", "aarch64", "arm64"}  # processors whose plugin has PagedAttention
 
 
 def open_engine(
@@ -28,6 +32,8 @@ def open_engine(
     wanted_device: str = "cpu",
     precision: str | None = None,
     long: bool = False,
+    paged: bool | None = None,
+    huge_pages: bool = True,
 ) -> OpenVinoEngine:
     """Load a model and its weights.
 
@@ -36,20 +42,37 @@ def open_engine(
         precision: `f32`, `bf16` or `f16` for what is not compressed; None: f32 on the CPU, else the plugin's
             choice.
         long: the sequence may fill the whole context; see `edgeq.runtimes.openvino.model.read_model`.
+        paged: attention over blocks in the place of that over the model's state; None: on a CPU, where it can be.
 
     Raises:
-        EdgeqError: no such file, damaged, not a model this runtime knows, or no such device.
+        EdgeqError: no such file, damaged, not a model this runtime knows, or no such device; `paged` where it can't be.
     """
+    from edgeq.runtimes.openvino.paged import PagedEngine
+    from edgeq.runtimes.openvino.stateful import StatefulEngine
+
     core = ov.Core()
     place = _place(core, device, wanted_device)
-    model = read_model(core, path, long=long)
     # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
     threads = threads or probe_cpu().cores
+    properties = _properties(place, threads, precision)
+    kind: type[OpenVinoEngine] = PagedEngine
+    able = place == "CPU" and platform.machine().lower() in _PAGING
+    model = read_paged_model(core, path, long=long) if paged or (paged is None and able) else None
+    if model is None:
+        if paged:
+            raise EdgeqError("this model's attention can't be paged", where=path, hint="Leave out paged")
+        kind, model = StatefulEngine, read_model(core, path, long=long)
     try:
-        compiled = core.compile_model(model, place, _properties(place, threads, precision))
+        compiled = core.compile_model(model, place, properties)
     except Exception as error:  # openvino's errors share no other base
         raise EdgeqError(f"OpenVINO cannot compile the model: {short(error)}", where=path) from error
-    return OpenVinoEngine(compiled, vocabulary(model), context=context, chunk=chunk, threads=threads, device=place)
+    engine = kind(compiled, vocabulary(model), context=context, chunk=chunk, threads=threads, device=place)
+    if huge_pages and place == "CPU":
+        before = mappings()  # the cache is among them: it should take memory as it fills
+        engine.decode(0)  # the plugin packs weights at the first inference, which then isn't the user's
+        engine.rewind(0)
+        collapse_in_background(before)
+    return engine
 
 
 def _place(core: ov.Core, device: str | None, wanted: str) -> str:
@@ -72,11 +95,14 @@ def _properties(place: str, threads: int, precision: str | None) -> dict[str, An
 
 
 class OpenVinoEngine:
-    """Follows `edgeq.runtimes.generation.Engine`.
+    """Follows `edgeq.runtimes.generation.Engine`, but for `rewind`.
 
     Attributes:
         device: the plugin that runs it: `CPU`, `GPU`.
+        token_shape: of the inputs `input_ids` and `position_ids`, -1 for the number of tokens.
     """
+
+    token_shape: tuple[int, ...]
 
     def __init__(
         self,
@@ -91,85 +117,75 @@ class OpenVinoEngine:
         self.context = context
         self.threads = threads
         self.device = device
-        self.chunk = min(chunk or _default_chunk(vocab_size), context)
+        self.chunk = min(chunk or _CHUNK, context)
+        self._rows = max(1, _LOGITS_BYTES // (4 * vocab_size))  # logits wanted of one inference
         self._vocab_size = vocab_size
         self._request: Any = compiled.create_infer_request()
         self._position = 0
-        self._fed: list[int] = []
-        self._trims = _can_trim(compiled)
         # Bound by address: these arrays live as long as the tensors over them do.
-        self._token = np.zeros((1, 1), np.int64)
-        self._place = np.zeros((1, 1), np.int64)
+        self._token, self._place = (np.zeros(1, np.int64).reshape(self.token_shape) for _ in range(2))
         self._from = np.zeros(1, np.int64)
-        self._mask = np.ones((1, context), np.int64)
-        self._positions = np.arange(context, dtype=np.int64)[None]
-        self._request.set_tensor("beam_idx", ov.Tensor(np.zeros(1, np.int32)))
-        self._request.set_tensor(LOGITS_FROM, ov.Tensor(self._from, shared_memory=True))
-        self._one = (ov.Tensor(self._token, shared_memory=True), ov.Tensor(self._place, shared_memory=True))
+        self._one = shared(self._token), shared(self._place)
+        self._fed_tensor: ov.Tensor | None = None
+        self._request.set_tensor(LOGITS_FROM, shared(self._from))
 
     @property
     def position(self) -> int:
         return self._position
 
-    def decode(self, token: int) -> npt.NDArray[np.float32]:
+    def decode(self, token: int) -> Row:
         self._check((token,))
-        self._token[0, 0], self._place[0, 0], self._from[0] = token, self._position, 0
-        last: npt.NDArray[np.float32] = self._run((token,), *self._one)[0]
+        self._token[...], self._place[...], self._from[0] = token, self._position, 0
+        last: Row = self._run((token,), *self._one)[0]
         return last
 
-    def prefill(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def prefill(self, ids: Sequence[int]) -> Row:
         if len(ids) == 1:
             return self.decode(ids[0])
-        last: npt.NDArray[np.float32] = self._forward(ids, len(ids) - 1)[-1]
+        last: Row = self._forward(ids, len(ids) - 1)[-1]
         return last
 
-    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        return np.array(self._forward(ids, 0))
+    def logits(self, ids: Sequence[int]) -> Row:
+        parts = [ids[at : at + self._rows] for at in range(0, len(ids), self._rows)]
+        rows = [np.array(self._forward(part, 0)) for part in parts]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def rewind(self, position: int) -> None:
-        if not 0 <= position <= self._position:
-            raise ValueError(f"cannot rewind to {position}, the cache holds {self._position} tokens")
-        if position == self._position == len(self._fed):  # an interrupt (Ctrl-C) may have left the two apart
-            return
-        if position == 0 or not self._trims:
-            self._open().reset_state()
-            again, self._position, self._fed = self._fed[:position], 0, []
-            for at in range(0, position, self.chunk):
-                self.prefill(again[at : at + self.chunk])
-            return
-        for state in self._open().query_state():
-            state.state = ov.Tensor(np.ascontiguousarray(state.state.data[:, :, :position]))
-        self._position, self._fed = position, self._fed[:position]
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free the weights and the cache; the engine is of no use after."""
         self._request = None
 
-    def _forward(self, ids: Sequence[int], start: int) -> npt.NDArray[np.float32]:
+    def _bind(self, request: Any, count: int) -> None:
+        """Tell the request what else depends on where `count` more tokens begin and end."""
+        raise NotImplementedError
+
+    def _forward(self, ids: Sequence[int], start: int) -> Row:
         """Append `ids`; the logits of those from `start` on."""
         self._check(ids)
         self._from[0] = start
-        end = self._position + len(ids)
-        tokens = np.array([ids], np.int64)
-        places = np.ascontiguousarray(self._positions[:, self._position : end])
-        return self._run(ids, ov.Tensor(tokens), ov.Tensor(places))
+        places = np.arange(self._position, self._position + len(ids), dtype=np.int64)
+        tokens, at = (ov.Tensor(x.reshape(self.token_shape)) for x in (np.array(ids, np.int64), places))
+        return self._run(ids, tokens, at)
 
-    def _run(self, ids: Sequence[int], tokens: ov.Tensor, places: ov.Tensor) -> npt.NDArray[np.float32]:
+    def _run(self, ids: Sequence[int], tokens: ov.Tensor, places: ov.Tensor) -> Row:
         """One inference that appends `ids`: the request's own logits, float32 (wanted, vocab)."""
         request = self._open()
         end = self._position + len(ids)
         if end > self.context:
             raise EdgeqError(f"{end} tokens do not fit into the context of {self.context}")
-        request.set_tensor("input_ids", tokens)
-        request.set_tensor("position_ids", places)
-        request.set_tensor("attention_mask", ov.Tensor(self._mask[:, :end], shared_memory=True))
+        if tokens is not self._fed_tensor:  # a request keeps what it was given, so decoding binds once
+            request.set_tensor("input_ids", tokens)
+            request.set_tensor("position_ids", places)
+            self._fed_tensor = tokens
+        self._bind(request, len(ids))
         try:
             request.infer(share_outputs=True)
         except Exception as error:  # openvino's errors share no other base
             raise EdgeqError(f"OpenVINO failed to run the model: {short(error)}") from error
         self._position = end
-        self._fed.extend(ids)
-        rows: npt.NDArray[np.float32] = request.get_output_tensor(0).data[0]
+        rows: Row = request.get_output_tensor(0).data.reshape(-1, self._vocab_size)
         return rows
 
     def _open(self) -> Any:
@@ -183,21 +199,6 @@ class OpenVinoEngine:
                 raise EdgeqError(f"token {token} is not in the model's vocabulary of {self._vocab_size}")
 
 
-def _can_trim(compiled: ov.CompiledModel) -> bool:
-    """Whether the cache may be set to a part of itself.
-
-    A 4-bit one may not: OpenVINO 2026.4 writes beyond its memory then. Its tokens are fed again instead.
-    """
-    try:
-        kept: Any = compiled.get_property("KV_CACHE_PRECISION")
-    except RuntimeError:  # a plugin without that choice
-        return True
-    return str(kept.get_type_name()) != "u4"
-
-
-def _default_chunk(vocab_size: int) -> int:
-    """As many tokens as their logits have room for, a power of two between 16 and `_CHUNK`."""
-    chunk = _CHUNK
-    while chunk > 16 and chunk * vocab_size * 4 > _LOGITS_BYTES:
-        chunk //= 2
-    return chunk
+def shared(array: npt.NDArray[Any]) -> ov.Tensor:
+    """A tensor over an array's memory; the array must outlive it."""
+    return ov.Tensor(array, shared_memory=True)

@@ -30,6 +30,32 @@ def read_model(core: ov.Core, path: Path, *, long: bool = False) -> ov.Model:
     Raises:
         EdgeqError: no such file, damaged, or not a model this runtime knows.
     """
+    model = _read(core, path)
+    _cut_logits(model, path, token_axis=1)
+    if long:
+        _always_long(model)
+    return model
+
+
+def read_paged_model(core: ov.Core, path: Path, *, long: bool = False) -> ov.Model | None:
+    """As `read_model`, with PagedAttention, over blocks that the caller keeps, for the attention over state and masks.
+
+    Tokens lie along the first axis, and the further inputs are those that openvino-genai feeds. None where a layer's
+    attention is of a form that can't be replaced, as that with a softcap.
+
+    Raises:
+        EdgeqError: as `read_model`.
+    """
+    model = _read(core, path)
+    if not _page(model):
+        return None
+    _cut_logits(model, path, token_axis=0)
+    if long:
+        _always_long(model)
+    return model
+
+
+def _read(core: ov.Core, path: Path) -> ov.Model:
     for file in (path, path.with_suffix(".bin")):
         if not file.is_file():
             raise EdgeqError(f"the artifact has no {file.name}", where=path.parent, hint="Export it again")
@@ -38,9 +64,6 @@ def read_model(core: ov.Core, path: Path, *, long: bool = False) -> ov.Model:
     except Exception as error:  # openvino's errors share no other base
         raise EdgeqError(f"OpenVINO cannot read the model: {short(error)}", where=path) from error
     _check(model, path)
-    _cut_logits(model, path)
-    if long:
-        _always_long(model)
     return model
 
 
@@ -65,7 +88,20 @@ def _check(model: ov.Model, path: Path) -> None:
         raise _other("it keeps no state", path)
 
 
-def _cut_logits(model: ov.Model, path: Path) -> None:
+def _page(model: ov.Model) -> bool:
+    """Whether every layer's attention could be replaced, and with them all that reads the masks and the state."""
+    try:
+        from openvino._offline_transformations import paged_attention_transformation
+
+        paged_attention_transformation(model)
+        model.validate_nodes_and_infer_types()
+    except (ImportError, RuntimeError):  # a release without it
+        return False
+    left = any(node.get_type_name() == "ReadValue" for node in model.get_ops())
+    return not left and not {i.get_any_name() for i in model.inputs} & {"attention_mask", "beam_idx"}
+
+
+def _cut_logits(model: ov.Model, path: Path, token_axis: int) -> None:
     node = next((n for n in model.get_ops() if n.get_friendly_name() == _LOGITS_INPUT), None)
     if node is None:
         raise _other("it does not say what its head reads", path)
@@ -73,7 +109,7 @@ def _cut_logits(model: ov.Model, path: Path) -> None:
     start = op.parameter([1], ov.Type.i64)
     start.set_friendly_name(LOGITS_FROM)
     start.output(0).get_tensor().set_names({LOGITS_FROM})
-    ends: list[Any] = [op.constant(np.array([v], np.int64)) for v in (np.iinfo(np.int64).max, 1, 1)]
+    ends: list[Any] = [op.constant(np.array([v], np.int64)) for v in (np.iinfo(np.int64).max, 1, token_axis)]
     cut = op.slice(node.output(0), start, *ends)
     for reader in readers:
         reader.replace_source_output(cut.output(0))

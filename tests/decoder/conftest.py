@@ -155,6 +155,8 @@ class OnnxRunner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
+        level = str(artifact.options["accuracy_level"])  # of the standard dialect: in the other the nodes say it
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
         self._session = onnxruntime.InferenceSession(str(artifact.path / "model.onnx"), options)
         shape = (1, artifact.model["kv_heads"], capacity, artifact.model["head_dim"])
         self._wants_positions = "position_ids" in {i.name for i in self._session.get_inputs()}

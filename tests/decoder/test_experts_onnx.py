@@ -1,4 +1,4 @@
-"""Mixtures of experts as onnxruntime runs them: float graphs, quantized experts, and what its kernels can't take."""
+"""Mixtures of experts as onnxruntime runs them: float graphs, and experts on any grid in both dialects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from edgeq.decoder.torch_model import TorchModel
-from edgeq.errors import EdgeqError
 from edgeq.quantize.engine import quantize
-from edgeq.recipe import Recipe
+from edgeq.recipe import Recipe, with_presets
 from edgeq.registry import exporter
 
 MIXTURES = ("mixtral", "qwen3_moe", "qwen2_moe", "olmoe", "gpt_oss", "granitemoe")
@@ -82,18 +81,78 @@ def _divergence(p: Any, q: Any) -> float:
     return float((np.exp(a) * (a - b)).sum(-1).mean())
 
 
-def test_experts_of_several_widths_are_refused_before_anything_is_written(tiny, tmp_path):
-    recipe = Recipe("m", method="omq", bits=4, budget="4bpw", target="onnx", group_size=32)
-    checkpoint = quantize(tiny("mixtral").weights, recipe, tmp_path / "q")
-    roles = {n.rpartition("_")[2]: t.grid.bits for n, t in checkpoint.manifest.tensors.items() if "layers.0.exp" in n}
-    if len(set(roles.values())) == 1:
-        pytest.skip("the allocation gave all the same width")
-    with pytest.raises(EdgeqError, match="different widths"):
-        exporter("onnx").export(checkpoint, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+STANDARD = {"dialect": "standard", "accuracy_level": 0}
 
 
-def test_groups_that_no_block_divides_are_refused(tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("mixtral", {"bits": 4, "group_size": 32}),
+        ("mixtral", {"bits": 2, "group_size": 32}),
+        ("qwen3_moe", {"bits": 8, "group_size": 32}),
+        ("qwen3_moe", {"bits": 3, "group_size": 32}),
+        ("qwen2_moe", {"grid": "affine", "group_size": 32}),
+        ("olmoe", {"method": "nf4", "group_size": 32}),
+        ("olmoe", {"bits": 8, "group_size": -1, "symmetric": True, "activations": "dynamic"}),
+        ("gpt_oss", {"bits": 4, "group_size": 32}),
+        ("gpt_oss", {"method": "nf4", "grid": "fp4", "group_size": 32}),
+        ("granitemoe", {"bits": 4, "group_size": 64}),
+    ],
+)
+def test_standard_operators_run_experts_on_any_grid(tiny, onnx_runner, tmp_path, name, recipe):
+    import onnx
+
+    made = Recipe(**with_presets({"model": "m", "method": "rtn", **recipe, "embed_group_size": 32}))
+    checkpoint = quantize(tiny(name).weights, made, tmp_path / "q")
+    artifact = exporter("onnx").export(checkpoint, tmp_path / "out", **STANDARD)
+    file = str(artifact.path / "model.onnx")
+    onnx.checker.check_model(file, full_check=True)
+    assert {n.domain for n in onnx.load(file, load_external_data=False).graph.node} <= {"", "edgeq"}
+    expected = TorchModel(checkpoint).logits(IDS)
+    limit = 0.05 if "activations" in recipe else 1e-4  # the fused kernel's grids are a prompt's, not a token's
+    assert _divergence(expected, onnx_runner(artifact).logits(IDS)) < limit
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
+def test_onnxruntime_fuses_every_expert_s_product(tiny, tmp_path, name):
+    """None is dequantized at every run, or at load."""
+    import onnx
+    import onnxruntime
+
+    recipe = Recipe("m", method="minmax", bits=4, group_size=32, embed_group_size=32)
+    checkpoint = quantize(tiny(name).weights, recipe, tmp_path / "q")
+    artifact = exporter("onnx").export(checkpoint, tmp_path / "out", dialect="standard")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(artifact.path / "model.onnx"), options)
+    nodes = onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph.node
+    products = [n for n in nodes if n.op_type == "MatMulNBits"]
+    spec = checkpoint.spec
+    assert len(products) == spec.n_layers * (2 + 2 * spec.layers[0].ffn.experts) + 1
+    assert "DequantizeLinear" not in {n.op_type for n in nodes}
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("mixtral", {"method": "omq", "budget": "6bpw", "target": "onnx", "group_size": 32}),
+        ("qwen3_moe", {"bits": 3, "group_size": 32}),
+        ("olmoe", {"method": "nf4", "group_size": 32}),
+        ("qwen2_moe", {"grid": "affine", "group_size": 32}),
+        ("gpt_oss", {"method": "nf4", "grid": "fp4", "group_size": 32}),
+    ],
+)
+def test_experts_that_one_node_can_t_run_are_a_product_each(tiny, onnx_runner, tmp_path, name, recipe):
+    made = Recipe(**with_presets({"model": "m", "method": "rtn", **recipe, "embed_group_size": 32}))
+    checkpoint = quantize(tiny(name).weights, made, tmp_path / "q")
+    roles = {n.rpartition("_")[2]: t.grid for n, t in checkpoint.manifest.tensors.items() if "layers.0.exp" in n}
+    assert recipe.get("method") != "omq" or len({g.bits for g in roles.values()}) > 1
+    artifact = exporter("onnx").export(checkpoint, tmp_path / "out", accuracy_level=0)
+    found, expected = onnx_runner(artifact).logits(IDS), TorchModel(checkpoint).logits(IDS)
+    assert _divergence(expected, found) < 1e-4
+
+
+def test_groups_that_no_block_divides_are_not_for_one_node(tiny, tmp_path):
     from edgeq.exporters.onnx.moe import block_of
     from edgeq.model.spec import MoE
     from edgeq.scheme import int_grid

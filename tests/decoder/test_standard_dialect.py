@@ -1,4 +1,4 @@
-"""The graph in standard operators alone: every dense architecture against transformers, also in other runtimes."""
+"""The graph in standard operators alone: every architecture against transformers, also in other runtimes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeq.artifact import Artifact
 from edgeq.decoder.torch_model import TorchModel
 from edgeq.registry import exporter
 
-DENSE: tuple[str, ...] = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["DENSE"]
+EVERY = tuple(runpy.run_path(str(Path(__file__).with_name("conftest.py")))["ARCHITECTURES"])
 IDS = np.random.default_rng(7).integers(3, 160, 28).tolist()
 SHORT = 12
 TOLERANCE = 1e-4
@@ -24,7 +24,7 @@ def export(model, out: Path) -> Artifact:
     return exporter("onnx").export(model.weights, out, dialect="standard")
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("name", EVERY)
 def test_logits_equal_transformers_with_no_operator_of_a_runtime_s_own(tiny, onnx_runner, tmp_path: Path, name):
     model = tiny(name)
     artifact = export(model, tmp_path / "out")
@@ -39,7 +39,7 @@ def test_logits_equal_transformers_with_no_operator_of_a_runtime_s_own(tiny, onn
         np.testing.assert_allclose(runner.logits(IDS[:length]), theirs, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("name", EVERY)
 def test_prefill_then_decode_past_the_window_equals_torch_steps(tiny, onnx_runner, tmp_path: Path, name):
     model = tiny(name)
     runner = onnx_runner(export(model, tmp_path / "out"))
@@ -61,7 +61,7 @@ def test_a_longer_mask_prepares_for_a_longer_sequence(tiny, onnx_runner, tmp_pat
     np.testing.assert_allclose(np.concatenate(rows), model.reference(IDS), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["smollm2", "mistral", "gemma2"])
+@pytest.mark.parametrize("name", ["smollm2", "mistral", "gemma2", "qwen2_moe", "gpt_oss"])
 def test_a_padded_batch_gives_what_its_sequences_give_alone(tiny, tmp_path: Path, name):
     import onnxruntime
 
@@ -80,7 +80,7 @@ def test_a_padded_batch_gives_what_its_sequences_give_alone(tiny, tmp_path: Path
     np.testing.assert_allclose(logits[1, padding:], model.reference(short), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["smollm2", "gemma2", "mistral", "qwen3"])
+@pytest.mark.parametrize("name", ["smollm2", "gemma2", "mistral", "qwen3", "mixtral", "gpt_oss"])
 def test_onnx_s_reference_evaluator_gives_the_same_logits(tiny, tmp_path: Path, name):
     """An oracle that is not onnxruntime. The same holds of any runtime that conforms."""
     from onnx.reference import ReferenceEvaluator
@@ -96,7 +96,9 @@ def test_onnx_s_reference_evaluator_gives_the_same_logits(tiny, tmp_path: Path, 
     np.testing.assert_allclose(logits, model.reference(IDS), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "phi3-longrope", "smollm3", "olmo2"])
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "gemma2", "phi3-longrope", "smollm3", "olmo2", "qwen3_moe", "gpt_oss"]
+)
 def test_genai_generates_the_tokens_of_the_reference(tiny, tmp_path: Path, name):
     genai = pytest.importorskip("onnxruntime_genai")
     prompt, new = [5, 77, 31, 8, 120, 44, 9, 60, 13], 12

@@ -114,7 +114,7 @@ def test_a_wrong_artifact_exits_with_one(folder, tmp_path, monkeypatch, capsys):
         (("{folder}", "--to", "openvino", "--accuracy-level", "0"), "the openvino exporter has no --accuracy-level"),
         (("{folder}", "--to", "openvino", "--kv-dtype", "q4_0"), "OpenVINO keeps no q4_0 cache on the cpu"),
         (("{folder}", "--to", "openvino", "--device", "npu"), "symmetric int4 in groups of 128"),
-        (("{folder}", "--device", "npu"), "the onnx exporter has no --device"),
+        (("{folder}", "--device", "npu"), "openvino has that one"),
         (("{folder}", "-o", "{folder}"), "the output exists already"),
     ],
 )

@@ -113,16 +113,11 @@ def test_a_mixture_is_made_like_a_dense_model(make, laptop_of):
         assert found.next_commands
 
 
-def test_experts_too_narrow_for_a_group_are_not_made(make, laptop_of):
-    from dataclasses import replace
-
-    from edgeq.model.spec import MoE
+def test_a_mixture_is_not_smoothed(make, laptop_of):
     from edgeq.plan.candidates import not_yet
 
     spec = make(laptop_of(64), "qwen3-30b-a3b").model
-    narrow = tuple(replace(x, ffn=replace(x.ffn, intermediate=24)) for x in spec.layers if isinstance(x.ffn, MoE))
-    for name, why in (("rtn-int4-g32", "width 24"), ("w8a8-smooth", "smooths")):
-        assert why in str(not_yet(replace(spec, layers=narrow), named_scheme(name), "onnxruntime/cpu"))
+    assert "smooths" in str(not_yet(spec, named_scheme("w8a8-smooth"), "onnxruntime/cpu"))
 
 
 @pytest.mark.parametrize("objective", ["quality", "speed", "size", "balanced"])

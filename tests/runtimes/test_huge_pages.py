@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeq
-from edgeq.runtimes.onnxruntime.pages import HUGE, added, anonymous, collapse, mappings
+from edgeq.runtimes.pages import HUGE, added, anonymous, collapse, mappings
 
 MAPS = """\
 55d000000000-55d000021000 rw-p 00000000 00:00 0                          [heap]

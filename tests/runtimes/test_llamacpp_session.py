@@ -235,3 +235,16 @@ def test_the_session_loads_nothing_heavy(folder):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout.split(), done.stderr) == ([], "")
+
+
+@pytest.mark.parametrize("layers", [-1, True, "all"])
+def test_gpu_layers_must_be_a_number_from_0_on(folder, layers):
+    with pytest.raises(EdgeqError, match="gpu_layers is"):
+        edgeq.load(folder, gpu_layers=layers, **ONE)
+
+
+def test_gpu_layers_are_refused_by_a_build_without_a_gpu(folder):
+    if library.library().llama_supports_gpu_offload():
+        pytest.skip("this llama.cpp has a GPU")
+    with pytest.raises(EdgeqError, match="gpu_layers is 2, but this llama"):
+        edgeq.load(folder, gpu_layers=2, **ONE)

@@ -1,7 +1,7 @@
 """Huge pages for the kernels' copies of the weights (Linux).
 
 Decoding streams every weight once a token. In pages of 4 KiB that is a page-table walk every few hundred cycles; in
-pages of 2 MiB the hardware prefetchers run on. onnxruntime allocates its packed weights with malloc, which asks for no
+pages of 2 MiB the hardware prefetchers run on. Runtimes allocate their packed weights with malloc, which asks for no
 huge pages, so they are collapsed afterwards: `madvise(MADV_COLLAPSE)`, Linux 6.1 and later, whatever the system's
 setting of transparent huge pages but `never`. The contents stay where they are; nothing else notices.
 """
