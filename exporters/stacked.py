@@ -17,7 +17,8 @@ Array = npt.NDArray[Any]
 def expert_of(weight: Weight, e: int, experts: int) -> Weight:
     """Expert `e` (rows, columns) of matrices stacked as (experts, rows, columns), or one below the other."""
     if not isinstance(weight, QuantizedTensor):
-        return weight[e] if weight.ndim == 3 else weight.reshape(experts, -1, weight.shape[-1])[e]
+        one: Weight = weight[e] if weight.ndim == 3 else weight.reshape(experts, -1, weight.shape[-1])[e]
+        return one
     each = weight.shape[0] // experts
     part = slice(e * each, (e + 1) * each)
     return QuantizedTensor.of(weight.grid, weight.codes[part], weight.parameters.rows(part))
