@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 
 import numpy as np
@@ -56,11 +57,13 @@ def test_nothing_old_is_touched_and_nothing_large_is_missed(before: list, after:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_contents_survive_and_the_call_says_how_much() -> None:
     before = mappings()
-    array = np.arange(4 << 20, dtype=np.int64)  # 32 MiB, mapped for itself
+    memory = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # malloc may reuse what it has
+    array = np.frombuffer(memory, np.int64)
+    array[:] = np.arange(array.size)
     found = added(before, mappings())
     assert any(start <= array.ctypes.data + 16 * HUGE // 2 < end for start, end in found)
     assert 0 <= collapse(found) <= sum(end - start for start, end in found)
-    assert np.array_equal(array, np.arange(4 << 20))
+    assert np.array_equal(array, np.arange(array.size))
 
 
 def test_a_range_that_is_gone_is_no_error() -> None:

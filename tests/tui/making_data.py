@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
-from snapshot import picture
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -76,15 +75,6 @@ async def until(pilot: Pilot[None], seen: Callable[[], bool], seconds: float = 6
         assert time.monotonic() < end, f"{guide(pilot.app)!r}, {problem(pilot.app)!r}"
         await pilot.pause(0.05)
     await pilot.pause()
-
-
-async def settled(pilot: Pilot[None], still_s: float = 1.0) -> None:
-    """Wait until the picture no longer changes."""
-    seen, since = "", time.monotonic()
-    while time.monotonic() - since < still_s:
-        await pilot.pause(0.1)
-        if (now := picture(pilot.app)) != seen:
-            seen, since = now, time.monotonic()
 
 
 def guide(app: App[None]) -> str:

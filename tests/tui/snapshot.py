@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import time
 from pathlib import Path
 
 from textual.app import App
+from textual.pilot import Pilot
 
 SIZES = ((80, 24), (120, 40), (200, 60))
 THEMES = ("edgeq-dark", "edgeq-light")
 FOLDER = Path(__file__).parent / "snapshots"
+PATIENCE_S = 20.0
 
 
 def picture(app: App[None]) -> str:
@@ -43,14 +46,26 @@ def characters(app: App[None]) -> str:
     return picture(app).split("\n--------\n")[0]
 
 
-def check(app: App[None], name: str) -> None:
-    """Compare with the kept picture of this name, or write it."""
-    file, seen = FOLDER / f"{name}.txt", picture(app)
+async def settled(pilot: Pilot[None], still_s: float = 1.0) -> None:
+    """Wait until the picture no longer changes."""
+    seen, since = "", time.monotonic()
+    while time.monotonic() - since < still_s:
+        await pilot.pause(0.1)
+        if (now := picture(pilot.app)) != seen:
+            seen, since = now, time.monotonic()
+
+
+async def check(pilot: Pilot[None], name: str) -> None:
+    """Wait for the kept picture of this name, or write what is seen once it stands still."""
+    file = FOLDER / f"{name}.txt"
     if os.environ.get("EDGEQ_WRITE_SNAPSHOTS"):
+        await settled(pilot)
         file.parent.mkdir(exist_ok=True)
-        file.write_text(seen, "utf-8")
+        file.write_text(picture(pilot.app), "utf-8")
         return
     assert file.exists(), f"no picture of {name}: EDGEQ_WRITE_SNAPSHOTS=1 writes it"
-    kept = file.read_text("utf-8")
+    kept, end = file.read_text("utf-8"), time.monotonic() + PATIENCE_S
+    while (seen := picture(pilot.app)) != kept and time.monotonic() < end:
+        await pilot.pause(0.1)  # a busy machine draws late; a wrong picture stays wrong
     changed = "\n".join(difflib.unified_diff(kept.splitlines(), seen.splitlines(), "kept", "seen", lineterm="", n=1))
     assert kept == seen, f"{name} looks different:\n{changed[:4000]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making_data import guide, journey, problem, settled, until, write_model
+from making_data import guide, journey, problem, until, write_model
 from snapshot import SIZES, THEMES, characters, check
 from textual.widgets import Input, OptionList, Select
 
@@ -220,5 +220,4 @@ async def test_pictures(what, size, theme, monkeypatch):
         await until(pilot, lambda: guide(app).startswith(good))
         if what == "refused":
             await choose(pilot, "gguf")
-        await settled(pilot)
-        check(app, f"export-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
+        await check(pilot, f"export-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making_data import guide, journey, problem, settled, until, write_model
+from making_data import guide, journey, problem, until, write_model
 from snapshot import SIZES, THEMES, characters, check
 from textual.widgets import Input, Select
 
@@ -341,5 +341,4 @@ async def test_pictures(what, size, theme, fixed, monkeypatch, tmp_path):
             )
         if what == "after":
             await until(pilot, lambda: "bits a weight" in characters(app))
-        await settled(pilot)
-        check(app, f"quantize-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
+        await check(pilot, f"quantize-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

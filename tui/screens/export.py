@@ -60,6 +60,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         super().__init__()
         self._state: State = "thinking"
         self._exporting: Exporting | None = None
+        self._last = ("", "")  # how the last run went wrong, until something else is chosen
 
     def body(self) -> ComposeResult:
         with ContentSwitcher(initial="thinking"):
@@ -119,6 +120,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             return
         if event.option_id != self._exporting.to:
             self._exporting = self._exporting.chosen(event.option_id)
+            self._last = ("", "")
         await self.query_one(ExportForm).show(self._exporting)
         self._judge()
 
@@ -128,15 +130,19 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
 
     @on(ExportForm.Changed)
     def _changed(self, event: ExportForm.Changed) -> None:
-        if self._exporting is not None:
-            self._exporting = self._exporting.changed(event.name, event.value)
-            self._judge()
+        if self._exporting is None:
+            return
+        before, self._exporting = self._exporting, self._exporting.changed(event.name, event.value)
+        if (before.options, before.out) != (self._exporting.options, self._exporting.out):
+            self._last = ("", "")
+            self.workers.cancel_group(self, "begin")
+        self._judge()
 
     def _judge(self) -> None:
         """Whether the chosen way can be taken, and what stands there."""
         assert self._exporting is not None
         way, there = self._exporting.way, self._exporting.standing
-        self.problem("")
+        self.problem(*self._last)
         self.query_one("#command", Static).update(self._exporting.command if way.fits else "")
         self.query_one(ExportForm).display = way.fits
         self.query_one("#why", Static).update(
@@ -187,7 +193,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
 
     def _begin(self, *, force: bool) -> None:
         assert self._exporting is not None
-        exporting = self._exporting
+        exporting, self._last = self._exporting, ("", "")
         self.problem("")
         self.think(lambda: exporting.begin(force=force), self._begun, "begin")
 
@@ -225,12 +231,12 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
     def _ended(self, seen: Look) -> None:
         from edgeq.jobs import words
 
-        self._list()
         if seen.failure is not None:
-            self.call_after_refresh(self.problem, words.now(seen), seen.failure.hint or "")
+            self._last = (words.now(seen), seen.failure.hint or "")
         else:
             what = "Cancelled" if seen.state == "cancelled" else f"It stopped: {words.now(seen)}"
-            self.call_after_refresh(self.problem, what, "Press s to begin again")
+            self._last = (what, "Press s to begin again")
+        self._list()
 
     def _keep(self, path: str) -> None:
         self.become(self.journey.with_artifact(path))

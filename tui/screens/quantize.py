@@ -162,6 +162,7 @@ cut or a full disk, it takes up where it stopped.
     def _changed(self, event: RecipeForm.Changed) -> None:
         if self._making is None:
             return
+        self.workers.cancel_group(self, "begin")  # what it would say is of the options before
         form = self.query_one(RecipeForm)
         try:
             self._making = self._making.changed(event.name, event.value)
@@ -251,15 +252,14 @@ cut or a full disk, it takes up where it stopped.
         else:
             self.problem("Cancelled", "Press s: it goes on from the last finished layer")
 
-    def _layers(self, found: tuple[list[Any], list[Any], int]) -> None:
+    async def _layers(self, found: tuple[list[Any], list[Any], int]) -> None:
         from edgeq.tui.widgets.error_plot import ErrorPlot
         from edgeq.tui.widgets.layer_list import LayerList
 
         done, errors, count = found
         place = self.query_one("#layers")
         if not place.children:
-            place.mount(ErrorPlot(id="plot"), LayerList(id="list"))
-            return
+            await place.mount(ErrorPlot(id="plot"), LayerList(id="list"))
         place.query_one(ErrorPlot).show(errors, count)
         place.query_one(LayerList).show(done)
 
@@ -290,11 +290,7 @@ cut or a full disk, it takes up where it stopped.
         self._become("after")
         self.say("Done. Next: export it for a runtime, press n.")
         self.think(making.made, self._made, "made")
-        self.think(making.layers, self._drawn, "layers")
-
-    def _drawn(self, found: tuple[list[Any], list[Any], int]) -> None:
-        self._layers(found)
-        self.call_after_refresh(self._layers, found)  # the first call made the widgets
+        self.think(making.layers, self._layers, "layers")
 
     def _made(self, rows: list[tuple[str, str]]) -> None:
         self.query_one("#made", Facts).show(rows)

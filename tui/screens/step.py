@@ -97,10 +97,10 @@ class StepScreen(Screen[None]):
     def go(self, step: Step) -> None:
         self.post_message(GoTo(step))
 
-    def think(self, work: Callable[[], T], then: Callable[[T], None], group: str = "think") -> None:
+    def think(self, work: Callable[[], T], then: Callable[[T], object], group: str = "think") -> None:
         """Run `work` in a thread and `then` with its result here; a later call of the group supersedes an earlier one.
 
-        What `work` raises is shown as a problem.
+        `then` may be a coroutine function. What `work` raises is shown as a problem.
         """
 
         def run() -> None:
@@ -124,6 +124,6 @@ class StepScreen(Screen[None]):
 
         self.run_worker(run, thread=True, exclusive=True, group=group, exit_on_error=False)
 
-    def _found(self, then: Callable[[T], None], found: T) -> None:
+    def _found(self, then: Callable[[T], object], found: T) -> None:
         if self.is_attached:
             self.call_later(then, found)  # an error in it is the application's, not the thread's to swallow

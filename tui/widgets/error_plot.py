@@ -22,6 +22,7 @@ class ErrorPlot(PlotWidget):
         super().on_mount()
         self.margin_top, self.margin_bottom, self.margin_left = 0, 2, 7
         self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
+        self._draw()
 
     def show(self, errors: list[LayerError], layers: int) -> None:
         """Args:

@@ -22,8 +22,9 @@ class LayerList(DataTable[str]):
         self._count = 0
 
     def on_mount(self) -> None:
-        for name in ("layer", "matrix", "lost", ""):
-            self.add_column(name)
+        # Fixed widths: what they follow by themselves is measured late, and the table jumps.
+        for name, width in (("layer", 5), ("matrix", 10), ("lost", 7), ("", 1)):
+            self.add_column(name, width=width)
 
     def show(self, done: list[MatrixDone]) -> None:
         if len(done) == self._count:
