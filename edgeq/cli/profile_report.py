@@ -121,7 +121,7 @@ def print_catalog(*, as_json: bool) -> None:
     table.add_column("GiB", justify="right", no_wrap=True)
     table.add_column("GB/s", justify="right", no_wrap=True)
     for one in devices:
-        rate = f"{one.bandwidth / 1e9:.4g}" if one.bandwidth else "?"
+        rate = f"{one.bandwidth.value / 1e9:.4g}" if one.bandwidth else "?"
         table.add_row(one.ref, one.name, f"{one.memory_bytes / GIB:.3g}", rate)
     Console(highlight=False).print(table)
     print("\nMemory and read bandwidth of the card, or of the system; other sizes as in m1-pro-32gb.")

@@ -24,7 +24,7 @@ FREE_VRAM_SHARE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A line of the catalog. `memory_bytes` and `bandwidth` (bytes/s; None: unknown) are the card's, else the system's.
+    """A line of the catalog. `memory_bytes` and `bandwidth` (None: unknown) are the card's, else the system's.
 
     `form` is `phone`, `board`, `laptop`, `desktop`, `handheld` or `server`.
     """
@@ -33,7 +33,7 @@ class Listed:
     name: str
     form: str
     memory_bytes: int
-    bandwidth: float | None
+    bandwidth: Figure | None
 
 
 def listed() -> list[Listed]:
@@ -47,7 +47,7 @@ def _listed(ref: str, device: Device) -> Listed:
     size = card.memory_bytes if card else device.memory.total_bytes
     entry = entries()[ref]
     form = entry.get("form") or entries()[entry["host"]]["form"]
-    return Listed(ref, device.name, form, size, figure.value if figure else None)
+    return Listed(ref, device.name, form, size, figure)
 
 
 @cache

@@ -50,7 +50,7 @@ def memory(one: Memory) -> Meaning:
         "Memory",
         f"{binary(one.total_bytes)}, {binary(one.usable_bytes)} free",
         ", ".join(part for part in (limit, shared) if part),
-        f"Free memory holds a model of about {billions(weights_that_fit(one.usable_bytes))} weights at 4 bits.",
+        f"Room for a model of about {billions(weights_that_fit(one.usable_bytes))} weights at 4 bits.",
     )
 
 
@@ -60,7 +60,7 @@ def reading(device: Device) -> Meaning:
         why = "Not known yet: it decides how many tokens a second are possible at most."
         return Meaning("Reads", "not measured", "", why)
     most = pace(decode_bound(figure.value, EXAMPLE_BYTES))
-    means = f"Each token reads every weight once: {quantity(figure)} / 4 GB = at most {most} tokens/s of a 4 GB model."
+    means = f"Each token reads every weight once. A 4 GB model: {quantity(figure)} / 4 GB = at most {most} tokens/s."
     return Meaning("Reads", quantity(figure), basis(figure), means)
 
 
@@ -69,9 +69,9 @@ def processor(cpu: Cpu) -> Meaning:
     cores = f"{cpu.cores} core{'s' if cpu.cores != 1 else ''}{threads}, {cpu.arch}"
     able = next((name for name in _PRODUCTS if name in cpu.isa), None)
     means = (
-        f"Multiplies 8-bit numbers in one step ({able}): quantized models read prompts fast."
+        f"Has fast products of 8-bit numbers ({able}): good for quantized models."
         if able
-        else "No products of 8-bit numbers in one step: long prompts take their time."
+        else "No fast products of 8-bit numbers: long prompts take their time."
     )
     return Meaning("Processor", f"{cpu.name}, {cores}", " ".join(cpu.isa), means if cpu.isa else "")
 
@@ -101,11 +101,11 @@ def installed(runtimes: Mapping[str, str | None]) -> Meaning:
 
 def kernels(rates: tuple[KernelRate, ...]) -> Meaning:
     if not rates:
-        why = "Until the runtimes' kernels are timed here, speeds are expected from other machines."
+        why = "Not timed here yet: expected speeds come from other machines."
         return Meaning("Kernels", "not measured", "", why)
     targets = dict.fromkeys(rate.target for rate in rates)
     how = ", ".join(f"{target} {sum(r.target == target for r in rates)}" for target in targets)
-    return Meaning("Kernels", f"{len(rates)} timed here", how, "Expected speeds are this machine's own.")
+    return Meaning("Kernels", f"{len(rates)} timed here", how, "Expected speeds come from this very machine.")
 
 
 def weights_that_fit(n_bytes: int, bits: float = BITS) -> int:
