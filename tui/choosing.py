@@ -26,6 +26,7 @@ TITLES: dict[Section, str] = {
     "sizes": "Just a size: a model of these dimensions",
     "hub": "On the Hugging Face hub",
 }
+LEAST = 3  # letters that are worth a search on the hub
 DEMO = "demo"  # stands for the model that `edgeq demo` takes
 DEMO_TITLE = "SmolLM2-135M-Instruct"
 DEMO_SHAPE = "smollm2-135m"  # its name in the catalog, for a look before it is here
@@ -52,6 +53,11 @@ class Entry:
         """Where its weights are."""
         return "on this machine" if self.local else "fetched when it is quantized"
 
+    @property
+    def quick(self) -> bool:
+        """It is read without the network."""
+        return self.local or self.ref == DEMO or self.section in ("known", "sizes")
+
     def matches(self, words: Iterable[str]) -> bool:
         text = f"{self.ref} {self.title} {self.note}".lower()
         return all(word in text for word in words)
@@ -77,7 +83,7 @@ def _here(road: Road) -> list[Entry]:
     found = find_models((Path.cwd(), Path(road.journey.folder)))
     kinds = {"folder": "", "gguf": "", "cached": "from the hub, "}
     made = [Entry("here", one.ref, one.name, f"{kinds[one.kind]}{gb(one.n_bytes)}", True) for one in found]
-    return [*made, Entry("here", DEMO, DEMO_TITLE, "small, to try all of it out")]
+    return [*made, Entry("here", DEMO, DEMO_TITLE, "small, to try it out")]
 
 
 def _known() -> list[Entry]:
@@ -107,6 +113,11 @@ def typed(text: str) -> Entry:
 def looks_like_a_place(text: str) -> bool:
     """A path or a hub id, and not words to search for."""
     return "/" in text or "\\" in text or text.startswith("~") or text.lower().endswith(".gguf") or _exists(text)
+
+
+def worth_asking(text: str) -> bool:
+    """Words that the hub may know, and no path."""
+    return len(text) >= LEAST and not text.startswith((".", "/", "~")) and not _exists(text)
 
 
 def on_hub(text: str) -> list[Entry]:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _LOOK_S = 0.12  # the cursor rests so long before a model is read
 _SEARCH_S = 0.5  # no key so long before the hub is asked
 _AT_ONCE = 6  # models that are marked in one go
-_LEAST = 3  # letters that are worth a search on the hub
 
 
 class ModelScreen(StepScreen):
@@ -43,7 +42,7 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Choose", key_display="⏎", tooltip="Take the marked model, and plan", priority=True),
         Binding("slash", "search", "Search", key_display="/", tooltip="Search, on the hub too; or type a path"),
-        Binding("escape", "leave", "Back to the list", show=False),
+        Binding("escape", "leave", "List", key_display="esc", tooltip="Back to the list"),
         Binding("down", "move('down')", "Down", show=False, priority=True),
         Binding("up", "move('up')", "Up", show=False, priority=True),
         Binding("pagedown", "move('page_down')", "Page down", show=False, priority=True),
@@ -77,6 +76,10 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
         self.think(lambda: entries_of(self.road), self._listed)
         self.think(self.road.device, self._device_known, "device")
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        writing = self.focused is not None and self.focused.id == "wanted"
+        return {"search": not writing, "leave": writing}.get(action, True)
+
     # The list.
 
     def _listed(self, entries: list[Entry]) -> None:
@@ -92,14 +95,14 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
 
     def _guide(self) -> None:
         where = "this machine" if self.journey.device == "auto" else "the device"
-        self.say(f"Choose a model with ↑ ↓ and Enter; ✓ fits {where} at 4 bits. / searches.")
+        self.say(f"Choose with ↑ ↓ and Enter; ✓ fits {where} at 4 bits; / searches.")
 
     def _mark(self) -> None:
         """Say of the known models which fit, a few at a time."""
         from edgeq.tui.choosing import marks_of
 
         models, device = self.query_one(ModelList), self._device
-        refs = [e.ref for e in self._entries if e.section in ("known", "sizes") and e.ref not in models.marks]
+        refs = [e.ref for e in self._entries if e.quick and e.ref not in models.marks]
         if device is not None and refs:
             self.think(lambda: marks_of(device, refs[:_AT_ONCE]), self._marked, "marks")
 
@@ -114,12 +117,14 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
 
     @on(Input.Changed, "#wanted")
     def _typed(self, event: Input.Changed) -> None:
+        from edgeq.tui.choosing import worth_asking
+
         self.problem("")
         self._hub = []
         self._show_list()
         if self._asking is not None:
             self._asking.stop()
-        if len(event.value.strip()) >= _LEAST:
+        if worth_asking(event.value.strip()):
             self._asking = self.set_timer(_SEARCH_S, self._ask_hub)
         else:
             self.query_one(ModelList).note = ""
@@ -133,16 +138,16 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
             try:
                 return on_hub(text), ""
             except EdgeqError as error:
-                return [], error.what
+                return [], f"{error.what[:1].upper()}{error.what[1:]}"
 
-        models.note = "asking the hub ..."
+        models.note = "Asking the hub ..."
         self._show_list()
         self.think(ask, self._answered, "hub")
 
     def _answered(self, found: tuple[list[Entry], str]) -> None:
         self._hub, why = found
         models = self.query_one(ModelList)
-        models.note = why or ("" if self._hub else "nothing of that name")
+        models.note = why or ("" if self._hub else "The hub has nothing of that name")
         self._show_list()
 
     def action_search(self) -> None:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from edgeq.tui.choosing import Entry, Section
 
 _ORDER: tuple[Section, ...] = ("recent", "here", "known", "sizes", "hub")
-_NOTE = "Hub: "
 
 
 class ModelList(OptionList):
@@ -43,18 +42,16 @@ class ModelList(OptionList):
         before = self.chosen
         words = text.lower().split()
         found = [one for one in entries if one.matches(words)]
-        own = [typed(text)] if text and not any(one.ref == text for one in found) else []
-        place = bool(own) and looks_like_a_place(text)
+        own = [typed(text)] if text and (looks_like_a_place(text) or (not found and not hub)) else []
         self._shown, options = {}, []
-        sections = [("typed", own if place else [])]
+        sections = [("typed", [one for one in own if all(one.ref != other.ref for other in found)])]
         sections += [(name, [one for one in (*found, *hub) if one.section == name]) for name in _ORDER]
-        sections += [("typed", [] if place else own)]
         for name, members in sections:
             if members:
                 options.append(Option(TITLES[name], disabled=True))  # type: ignore[index]
                 options += [self._option(one) for one in members]
         if self.note:
-            options.append(Option(f"{_NOTE}{self.note}", disabled=True))
+            options.append(Option(self.note, disabled=True))
         self.clear_options()
         self.add_options(options)
         keep = None if before is None or text else next((i for i, o in enumerate(options) if o.id == _id(before)), None)
@@ -74,7 +71,7 @@ class ModelList(OptionList):
     def _line(self, one: Entry) -> str:
         fits, size = self.marks.get(one.ref, (None, ""))
         mark = " " if fits is None else "✓" if fits else "✗"
-        said = "  ".join(part for part in (size, one.note) if part)
+        said = f"{size:6} {one.note}" if size else one.note
         return f"{mark} {one.title:22} {said}".rstrip()
 
 
