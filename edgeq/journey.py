@@ -60,6 +60,12 @@ class Journey:
         way = f", {self.scheme} on {self.target}" if self.scheme else ""
         return f"{self.model}{way}" if self.model else "nothing chosen yet"
 
+    @property
+    def model_name(self) -> str:
+        """The model by its last part, where it is a path."""
+        name = self.model or ""
+        return Path(name).name if name.startswith(("/", "~", ".")) or "\\" in name else name
+
     def with_device(self, device: str) -> Journey:
         """Another device: what was planned for the last one is open again."""
         return self if device == self.device else replace(self._unplanned(), device=device)
@@ -124,6 +130,14 @@ def journeys() -> list[Journey]:
     except OSError:
         return []
     return [found for path in files if (found := _read(path)) is not None]
+
+
+def changed(journey: Journey) -> datetime | None:
+    """When it was last kept; None: it never was."""
+    try:
+        return datetime.fromtimestamp(_path(journey.id).stat().st_mtime, UTC)
+    except (OSError, OverflowError, ValueError):
+        return None
 
 
 def find_journey(journey_id: str) -> Journey:

@@ -132,6 +132,17 @@ def refusals(exporter: Exporter, spec: ModelSpec, layers: Iterable[Grid], others
     return list(dict.fromkeys(r for r in (why, *reasons) if r is not None))
 
 
+def runtimes() -> dict[str, str | None]:
+    """Every runtime by name, with what has to be installed before it works; None: it does. Imports none of them."""
+    found: dict[str, str | None] = {}
+    for name in names("edgeq.runtimes"):
+        try:
+            found[name] = runtime(name).missing()
+        except EdgeqError as error:
+            found[name] = error.what
+    return found
+
+
 def names(group: str) -> list[str]:
     return sorted({e.name for e in entry_points(group=group)})
 

@@ -25,11 +25,8 @@ def command(
     port: int = typer.Option(8000, "--port", help="With --serve."),
 ) -> None:
     """The guided road: device, model, plan, quantize, export, benchmark, chat. What is chosen is kept."""
-    from edgeq.journey import journeys
-
     if show:
-        for one in journeys():
-            print(f"{one.id}  {one.step:9} {one.title}")
+        _print_journeys()
         return
     try:
         import textual  # noqa: F401
@@ -43,6 +40,17 @@ def command(
     from edgeq.tui.launch import open_app
 
     open_app(model=model, device=device, plan=plan, step=step, resume=resume, folder=folder)
+
+
+def _print_journeys() -> None:
+    from datetime import UTC, datetime
+
+    from edgeq.jobs.words import ago
+    from edgeq.journey import changed, journeys
+
+    for one in journeys():
+        when = changed(one)
+        print(f"{one.id}  {one.step:9} {ago(when, datetime.now(UTC)) if when else '':15} {one.title}")
 
 
 def _arguments(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -19,6 +20,34 @@ GIB = 1 << 30
 FREE_SHARE = {"phone": 0.6}
 USUAL_FREE_SHARE = 0.9
 FREE_VRAM_SHARE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of the catalog. `memory_bytes` and `bandwidth` (None: unknown) are the card's, else the system's.
+
+    `form` is `phone`, `board`, `laptop`, `desktop`, `handheld` or `server`.
+    """
+
+    ref: str
+    name: str
+    form: str
+    memory_bytes: int
+    bandwidth: Figure | None
+
+
+def listed() -> list[Listed]:
+    """Every device of the catalog, by name."""
+    return [_listed(ref, catalog_device(ref)) for ref in names()]
+
+
+def _listed(ref: str, device: Device) -> Listed:
+    card = next((a for a in device.accelerators if a.memory_bytes), None)
+    figure = (card or device.memory).read_bandwidth
+    size = card.memory_bytes if card else device.memory.total_bytes
+    entry = entries()[ref]
+    form = entry.get("form") or entries()[entry["host"]]["form"]
+    return Listed(ref, device.name, form, size, figure)
 
 
 @cache

@@ -6,6 +6,7 @@ import platform
 import socket
 import sys
 from dataclasses import replace
+from typing import Literal
 
 from edgeq.device import cache
 from edgeq.device.accelerators import probe_accelerators
@@ -15,6 +16,7 @@ from edgeq.device.load import BUSY, OthersLoad, load_now, today
 from edgeq.device.memory import probe_memory
 from edgeq.device.spec import Cpu, Device, Memory
 
+Standing = Literal["none", "quick", "full"]
 PROBE_SECONDS = 60.0  # for all runtimes together; each should take two
 DOUBTFUL_SPREAD = 0.25
 
@@ -38,6 +40,18 @@ def profile_device(*, refresh: bool = False, quick: bool = True) -> Device:
         measured = improved(measured, cpu, memory)
         cache.write(measured)
     return assemble(cpu, memory, measured)
+
+
+def glimpse() -> tuple[Device, Standing]:
+    """This machine as it is known without a measurement: its parts, with the figures that are kept from before.
+
+    Returns with it what is kept: nothing, a quick measurement, or a full one with the runtimes' kernels.
+    """
+    cpu, memory = probe_cpu(), machine_memory()
+    mark = cache.fingerprint(cpu, memory)
+    kept = cache.read(mark)
+    standing: Standing = "none" if kept is None else "full" if kept.complete else "quick"
+    return assemble(cpu, memory, kept or Measured(mark, "", 0.0)), standing
 
 
 def machine_memory() -> Memory:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from edgeq.jobs.job import LIVE, Look
 
 GONE = "its process ended without a word: killed, or the machine ran out of memory or restarted"
@@ -39,3 +41,30 @@ def clock(seconds: float) -> str:
     """`0:07`, `12:40`, `3:05:00`."""
     minutes, s = divmod(round(seconds), 60)
     return f"{minutes}:{s:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{s:02}"
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """`just now`, `5 minutes ago`, `2 hours ago`, `yesterday`, `3 days ago`, and from a month on the date."""
+    minutes = int((now - then).total_seconds() // 60)
+    if minutes < 2:
+        return "just now"
+    if minutes < 120:
+        return f"{minutes} minutes ago" if minutes < 60 else "an hour ago"
+    hours = minutes // 60
+    if hours < 24:
+        return f"{hours} hours ago"
+    days = hours // 24
+    if days < 31:
+        return "yesterday" if days == 1 else f"{days} days ago"
+    return f"on {then:%Y-%m-%d}"
+
+
+def going_on(seen: Look) -> str:
+    """`runs now: 42%, 0:45 left`, `paused at 42%`; empty for one that is not at work."""
+    if seen.state not in LIVE:
+        return ""
+    if seen.state == "paused":
+        return f"paused at {done(seen)}" if done(seen) else "paused"
+    until = f"{left(seen)} left" if left(seen) else ""
+    parts = ", ".join(part for part in (done(seen), until) if part)
+    return f"runs now: {parts}" if parts else "runs now"

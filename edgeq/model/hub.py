@@ -68,7 +68,7 @@ def _file(ref: str, name: str, revision: str | None, offline: bool) -> Path | No
         raise EdgeqError(f"the hub has no model {ref}", hint=hint) from error
     except hub.HFValidationError as error:
         raise EdgeqError(f"{ref!r} is not a hub id") from error
-    except (hub.HfHubHTTPError, hub.OfflineModeIsEnabled, OSError, _transport_error()) as error:
+    except (hub.HfHubHTTPError, hub.OfflineModeIsEnabled, OSError, transport_error()) as error:
         raise _unreachable(ref, offline) from error
 
 
@@ -112,7 +112,7 @@ def quiet() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
-def _transport_error() -> type[Exception]:
+def transport_error() -> type[Exception]:
     """The base of the HTTP library's errors, whichever library this huggingface_hub stands on."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -126,7 +126,7 @@ def _headers(ref: str, revision: str | None) -> Mapping[str, Header]:
 
     try:
         found: Any = get_safetensors_metadata(ref, revision=revision)
-    except (hub.NotASafetensorsRepoError, hub.SafetensorsParsingError, hub.HfHubHTTPError, OSError, _transport_error()):
+    except (hub.NotASafetensorsRepoError, hub.SafetensorsParsingError, hub.HfHubHTTPError, OSError, transport_error()):
         return {}
     return {
         name: Header(info.dtype, tuple(info.shape))

@@ -105,10 +105,10 @@ def _judge_target(
         return
     for scheme in schemes():
         if (scheme.gguf_type is not None) == target.name.startswith("llamacpp"):  # no word on what makes no sense
-            yield _judge(device, spec, request, target, scheme, memory, known)
+            yield judge(device, spec, request, target, scheme, memory, known)
 
 
-def _judge(
+def judge(
     device: Device,
     spec: ModelSpec,
     request: Request,

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgeq.cli.main import main
-from edgeq.cli.profile_report import bandwidth_meaning, binary, caches, quantity
 from edgeq.device import load_device
 from edgeq.device.spec import Cache, Cpu, Figure
+from edgeq.device.words import binary, caches, quantity
+from edgeq.estimate.meaning import bandwidth_meaning
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

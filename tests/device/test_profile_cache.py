@@ -189,3 +189,14 @@ def test_the_real_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < device.memory.usable_bytes <= device.memory.total_bytes
     again = profile.profile_device()
     assert again.memory.read_bandwidth == device.memory.read_bandwidth
+
+
+def test_a_glimpse_measures_nothing_and_says_what_is_kept(machine: Machine) -> None:
+    bare, standing = profile.glimpse()
+    assert (standing, bare.memory.read_bandwidth, machine.measured) == ("none", None, [])
+    profile.profile_device()
+    known, standing = profile.glimpse()
+    assert (standing, known.memory.read_bandwidth) == ("quick", RATE)
+    profile.profile_device(quick=False)
+    assert profile.glimpse()[1] == "full"
+    assert len(machine.measured) == 1

@@ -79,7 +79,7 @@ def test_headers_that_contradict_the_config(fake_hub):
         (hub.RevisionNotFoundError, "no revision"),
         (hub.LocalEntryNotFoundError, "the hub can't be reached for org/tiny"),
         (hub.HfHubHTTPError, "the hub can't be reached for org/tiny"),
-        (ours._transport_error(), "the hub can't be reached for org/tiny"),
+        (ours.transport_error(), "the hub can't be reached for org/tiny"),
         (hub.OfflineModeIsEnabled, "the hub can't be reached for org/tiny"),
         (OSError, "the hub can't be reached for org/tiny"),
     ],
@@ -103,7 +103,7 @@ def test_offline_asks_only_the_cache(fake_hub):
 
 
 def test_a_known_model_answers_when_the_hub_does_not(fake_hub):
-    fake_hub.error = _failed(ours._transport_error())
+    fake_hub.error = _failed(ours.transport_error())
     assert parameters(read_model("Qwen/Qwen3-0.6B")) == 596049920
     with pytest.raises(EdgeqError):
         read_model("Qwen/Qwen3-0.6B", revision="other")
