@@ -100,7 +100,8 @@ class Chat:
         Raises:
             EdgeqError: the system can't begin a process.
         """
-        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[int | None, News]] = queue.SimpleQueue()
+        self._turn = 0
         self._closed = False
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - the reader's
         command = [sys.executable, "-P", "-m", "edgeq.jobs.chat_worker"]
@@ -127,14 +128,16 @@ class Chat:
 
     def send(self, messages: Sequence[Mapping[str, str]], sampling: Sampling) -> None:
         """Ask for the next turn of a conversation, the person's last."""
-        self._tell(say=[dict(m) for m in messages], sampling=to_json(sampling))
+        self._turn += 1
+        self._tell(say=[dict(m) for m in messages], sampling=to_json(sampling), turn=self._turn)
 
     def stop(self) -> None:
         """End the answer that is being given."""
         self._tell(stop=True)
 
     def reset(self) -> None:
-        """Forget the conversation."""
+        """Forget the conversation, and what is still told of its last answer."""
+        self._turn += 1
         self._tell(reset=True)
 
     def news(self) -> list[News]:
@@ -142,7 +145,9 @@ class Chat:
         found: list[News] = []
         with suppress(queue.Empty):
             while True:
-                found.append(self._news.get_nowait())
+                turn, told = self._news.get_nowait()
+                if turn in (None, self._turn):
+                    found.append(told)
         return found
 
     def close(self) -> None:
@@ -173,11 +178,12 @@ class Chat:
         with self._process.stdout as lines, self._log:
             for line in lines:
                 with suppress(ValueError):
-                    if (told := _news(json.loads(line))) is not None:
-                        self._news.put(told)
+                    event = json.loads(line)
+                    if (told := _news(event)) is not None:
+                        self._news.put((event.get("turn"), told))
             code = self._process.wait()
             if not self._closed:
-                self._news.put(Failed(_died(code, self._log), fatal=True))
+                self._news.put((None, Failed(_died(code, self._log), fatal=True)))
 
 
 def _news(event: Mapping[str, Any]) -> News | None:

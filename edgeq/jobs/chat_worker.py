@@ -3,7 +3,8 @@
 JSON lines in:
 - `{"open": {"path": an artifact}, "options": {of its runtime}}`, or `{"open": {"model": a source model}}`: the original
   on the torch runtime. Once, first.
-- `{"say": [messages], "sampling": {of generation}}`: the whole conversation, the person's turn last.
+- `{"say": [messages], "sampling": {of generation}, "turn": n}`: the whole conversation, the person's turn last; what is
+  told of the answer bears the number.
 - `{"stop": true}`: ends the answer that is being given. `{"reset": true}`: forgets the conversation's cache.
 
 JSON lines out: `ready`, `piece` (a token's text and how many tokens there are), `done`, `error` (`fatal` when there is
@@ -85,7 +86,7 @@ class _Worker:
             if "open" in asked:
                 self._open(asked["open"], asked.get("options", {}))
             elif "say" in asked:
-                self._say(asked["say"], asked.get("sampling", {}))
+                self._say(asked["say"], asked.get("sampling", {}), asked.get("turn"))
             elif "reset" in asked:
                 self._session.reset()
         except BrokenPipeError:
@@ -95,7 +96,7 @@ class _Worker:
             if found.trace is not None:
                 print(found.trace, file=sys.stderr)
             told = {"what": found.what, "where": found.where, "hint": found.hint}
-            self._tell(error=told, fatal=self._session is None)
+            self._tell(error=told, fatal=self._session is None, turn=asked.get("turn"))
 
     def _open(self, what: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         start = time.perf_counter()
@@ -110,7 +111,7 @@ class _Worker:
         ready |= {"context": self._session.context, "threads": int(getattr(self._session, "threads", 0))}
         self._tell(ready=ready)
 
-    def _say(self, messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]) -> None:
+    def _say(self, messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any], turn: Any) -> None:
         session = self._session
         if session.tokenizer.template is None:
             # A model without a chat template continues what has been written, on both sides.
@@ -121,10 +122,10 @@ class _Worker:
         for piece in pieces:
             if self._stopped.is_set():
                 session.cancel()
-            self._tell(piece=piece, tokens=session.stats.new_tokens)
+            self._tell(piece=piece, tokens=session.stats.new_tokens, turn=turn)
         stats = session.stats
         done = {"tokens": stats.new_tokens, "tps": stats.decode_tps, "ttft_s": stats.ttft_s, "finish": stats.finish}
-        self._tell(done=done)
+        self._tell(done=done, turn=turn)
 
 
 def open_original(model: str, *, context: int | None = None) -> Any:
