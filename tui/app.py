@@ -54,6 +54,9 @@ class EdgeqApp(App[None]):
 
             self.push_screen(WelcomeScreen())
 
+    def on_unmount(self) -> None:
+        self.road.close()
+
     def show_step(self, step: Step) -> None:
         """Replace what is shown by a step's screen."""
         while len(self.screen_stack) > 1:
