@@ -53,7 +53,7 @@ class Chatting:
         return "original" in self.talk.sides
 
     def begin(self) -> None:
-        """Open the chosen artifact. Blocks for the beginning of a process.
+        """Open the chosen artifact.
 
         Raises:
             EdgeqError: the system can't begin one.
@@ -61,7 +61,7 @@ class Chatting:
         self.talk.open("quantized", {"path": str(self.choice.artifact.path)}, self.open_options)
 
     def another(self) -> None:
-        """The next artifact, with a new conversation. Blocks, raises like `begin`."""
+        """The next artifact, with a new conversation. Raises like `begin`."""
         self.at = (self.at + 1) % len(self.choices)
         self.talk.clear()
         self.begin()
@@ -92,7 +92,7 @@ class Chatting:
 
 
 def chatting_of(road: Road) -> Chatting:
-    """The journey's chat: the one that goes on, else a new one with its fastest artifact. Blocks.
+    """The journey's chat: the one that goes on, else a new one with its fastest artifact, not yet begun. Blocks.
 
     Raises:
         EdgeqError: no artifact can be opened here.
@@ -106,15 +106,8 @@ def chatting_of(road: Road) -> Chatting:
         places = [c.artifact.path for c in found]
         if (path := kept.choice.artifact.path) in places:
             kept.choices, kept.at = found, places.index(path)
-            if kept.talk.partners["quantized"].state == "failed":
-                kept.begin()
             return kept
-    if kept is not None:
-        kept.talk.close()
-    made = Chatting(found, model=here.model)
-    made.begin()
-    road.chatting = made
-    return made
+    return Chatting(found, model=here.model)
 
 
 def original_for(road: Road, chatting: Chatting) -> Original:

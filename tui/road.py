@@ -42,6 +42,12 @@ class Road:
                 self.close()
             journeys.save(journey)
 
+    def talk(self, chatting: Chatting) -> None:
+        """Have this chat, which goes on while another step is shown, and end any other."""
+        if chatting is not self.chatting:
+            self.close()
+            self.chatting = chatting
+
     def close(self) -> None:
         """End what runs for this window alone: the chat."""
         if self.chatting is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,8 +47,21 @@ class Answer:
 
 @dataclass
 class Turn:
+    """Attributes:
+    greedy: its answers may be compared: each takes the likeliest token.
+    apart: earlier answers differed already, so the two have another conversation behind them.
+    """
+
     question: str
+    greedy: bool = True
+    apart: bool = False
     answers: dict[Side, Answer] = field(default_factory=dict)
+
+    @property
+    def parting(self) -> Parting | None:
+        """None: there are no two answers that can be compared."""
+        one, other = self.answers.get("quantized"), self.answers.get("original")
+        return parting(one, other) if self.greedy and one is not None and other is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +90,12 @@ class Parting:
 
 def parting(one: Answer, other: Answer) -> Parting:
     """Where two answers, finished or not, begin to differ."""
-    common = len(os.path.commonprefix([one.text, other.text]))
+    shorter = min(len(one.text), len(other.text))
+    common = next((i for i in range(shorter) if one.text[i] != other.text[i]), shorter)
     shared = one.ends.keys() & other.ends.keys()
     at = max((end for end in shared if end <= common), default=0)
     ran_on = any(a.whole and len(b.text) > len(a.text) for a, b in ((one, other), (other, one)))
-    differ = common < min(len(one.text), len(other.text)) or (ran_on and one.text != other.text)
+    differ = common < shorter or (ran_on and one.text != other.text)
     equal = one.over and other.over and one.text == other.text
     return Parting(one.ends.get(at, 0), at, differ, equal)
 

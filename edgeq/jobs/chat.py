@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,6 @@ from edgeq.jsonable import from_json, to_json
 
 MAX_TOKENS = 512  # of an answer, as `edgeq run` has it
 _KILLED = (-9, 137)
-_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +151,20 @@ class Chat:
         return found
 
     def close(self) -> None:
-        """End the process and what it began; does not wait for its engine. Closing twice is fine."""
+        """Kill the process and what it began; returns at once. Closing twice is fine."""
         if self._closed:
             return
         self._closed = True
-        with suppress(psutil.Error):
-            processes = tree(psutil.Process(self.pid))
-            for process in processes[1:]:
-                with suppress(psutil.Error):
-                    process.kill()
-        with suppress(OSError):
-            self._process.kill()
-        self._process.wait()
+        with suppress(OSError, psutil.Error):
+            if sys.platform == "win32":
+                for child in tree(psutil.Process(self.pid))[1:]:
+                    child.kill()
+                self._process.kill()
+            elif self._process.poll() is None:
+                os.killpg(self.pid, signal.SIGKILL)
         with suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
-        self._reader.join(_PATIENCE_S)
 
     def _tell(self, **asked: Any) -> None:
         assert self._process.stdin is not None
@@ -209,6 +207,6 @@ def _died(code: int, log: IO[str]) -> EdgeqError:
 
 def _own_group() -> dict[str, Any]:
     """Ctrl-C in a terminal is for whoever began it."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}

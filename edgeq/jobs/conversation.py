@@ -99,7 +99,9 @@ class Conversation:
         """The person's turn: all that are there answer it, in turn."""
         if self.busy:
             raise EdgeqError("an answer is still being given", hint="Stop it first")
-        self.turns.append(Turn(text))
+        before = self.turns[-1] if self.turns else None
+        apart = before is not None and (before.apart or (before.parting is not None and before.parting.differ))
+        self.turns.append(Turn(text, self.sampling.temperature == 0, apart))
         self.waiting = [s for s in self.sides if self.partners[s].state != "failed"]
         self._go_on()
 
