@@ -23,11 +23,13 @@ class Chatting:
     choices: the artifacts that can be opened here, the fastest first.
     at: the one that is talked with.
     model: the journey's, whose original may be opened beside it.
+    original: that, once it was asked for.
     """
 
     choices: list[Choice]
     at: int = 0
     model: str | None = None
+    original: Original | None = None
     talk: Conversation = field(default_factory=Conversation)
     shown: Side = "quantized"  # where there is room for one
 
@@ -75,7 +77,7 @@ class Chatting:
     def title(self, side: Side) -> str:
         """Who it is, in a line."""
         if side == "original":
-            return "Original, as it was downloaded"
+            return f"Original: {self.original.dtype}, torch" if self.original is not None else "Original"
         made = self.choice.artifact
         return f"Quantized: {made.scheme}, {made.runtime}"
 

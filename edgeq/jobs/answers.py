@@ -11,7 +11,7 @@ from edgeq.jobs.chat import Done, Piece
 Side = Literal["quantized", "original"]
 _ENDS = {
     "cancelled": "stopped",
-    "length": "cut off: the most an answer may have",
+    "length": "cut off at the limit",
     "context": "cut off: the context is full",
 }
 

@@ -14,7 +14,7 @@ from textual.widgets import ContentSwitcher, Input, Static
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
 from edgeq.tui.screens.step import StepScreen
-from edgeq.tui.widgets.transcript import Transcript
+from edgeq.tui.widgets.transcript import Pane, Transcript
 
 if TYPE_CHECKING:
     from edgeq.jobs.original import Original
@@ -61,8 +61,8 @@ page up and down scroll.
             yield Static("", id="thinking")
             with Vertical(id="talk"):
                 with Horizontal(id="panes"):
-                    yield Transcript("quantized")
-                    yield Transcript("original")
+                    yield Pane("quantized")
+                    yield Pane("original")
                 yield Input(placeholder=PLACEHOLDER, id="message")
 
     def enter(self) -> None:
@@ -98,7 +98,7 @@ page up and down scroll.
             return
         self.set_class(chatting.comparing, "two")
         self.set_class(chatting.shown == "original", "second")
-        for pane in self.query(Transcript):
+        for pane in self.query(Pane):
             pane.show(chatting)
         ready = chatting.talk.partners["quantized"].ready
         plain = ready is not None and not ready.template
@@ -126,7 +126,9 @@ page up and down scroll.
         if chatting is None:
             return
         partners, talk = chatting.talk.partners, chatting.talk
-        beside = "" if chatting.comparing or chatting.model is None else "; o puts the original beside it"
+        beside = "" if chatting.comparing or chatting.model is None else ": o adds the original"
+        if chatting.comparing and self.has_class("-narrow"):
+            beside = ": v shows the other model"
         if talk.answering is not None:
             self.say(f"The {talk.answering} model answers, {chatting.sampling_words}. Press esc to stop it.")
         elif partners["quantized"].state == "failed":
@@ -134,11 +136,11 @@ page up and down scroll.
         elif "opening" in (partners["quantized"].state, partners["original"].state):
             self.say("Loading. You can write already.")
         elif self._writing and (ready := partners["quantized"].ready) is not None and not ready.template:
-            self.say("This model has no chat template: it goes on with your text. Write, then enter; esc for keys.")
+            self.say("No chat template: this model goes on with your text. Esc leaves the line for the keys.")
         elif self._writing:
-            self.say("Write a message, then enter. Esc leaves the line for the keys: o is the original beside it.")
+            self.say(f"Write, then press enter. Esc leaves the line for the keys{beside}.")
         else:
-            self.say(f"Press i to write, r for a new conversation{beside}.")
+            self.say(f"Press i to write, r for a new conversation{beside.replace(':', ';')}.")
 
     @property
     def _writing(self) -> bool:
@@ -177,8 +179,8 @@ page up and down scroll.
 
     @property
     def _shown_pane(self) -> Transcript:
-        panes = [pane for pane in self.query(Transcript) if pane.display]
-        return panes[0]
+        shown = next(pane for pane in self.query(Pane) if pane.display)
+        return shown.query_one(Transcript)
 
     def action_scroll(self, pages: int) -> None:
         for pane in self.query(Transcript):
@@ -248,6 +250,7 @@ page up and down scroll.
     def _open_original(self, original: Original) -> None:
         chatting = self._chatting
         if chatting is not None:
+            chatting.original = original
             what, options = {"model": original.model}, {"context": original.context}
             self._try(lambda: chatting.talk.open("original", what, options))
             self._draw()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
+from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
@@ -19,24 +19,35 @@ SIGN = "≠"
 _MARKED = 24  # characters at most
 
 
-class Transcript(VerticalScroll):
-    """`show` brings it up to date; only what changed is drawn anew."""
-
-    BINDING_GROUP_TITLE = "Transcript"
+class Pane(Vertical):
+    """Who it is, above what was said."""
 
     def __init__(self, side: Side) -> None:
         super().__init__(id=side)
         self.side: Side = side
-        self._lines: list[Static] = []  # three a turn: asked, answered, how fast
-        self._drawn: list[Content] = []
 
     def compose(self) -> ComposeResult:
-        yield Static("", classes="who", markup=False)
-        yield Static("", classes="facts dim", markup=False)
+        with Container(classes="head"):
+            yield Static("", classes="who", markup=False)
+            yield Static("", classes="facts dim", markup=False)
+        yield Transcript(self.side)
 
     def show(self, chatting: Chatting) -> None:
         self.query_one(".who", Static).update(chatting.title(self.side))
         self.query_one(".facts", Static).update(chatting.facts(self.side))
+        self.query_one(Transcript).show(chatting)
+
+
+class Transcript(VerticalScroll):
+    """`show` brings it up to date; only what changed is drawn anew."""
+
+    def __init__(self, side: Side) -> None:
+        super().__init__()
+        self.side: Side = side
+        self._lines: list[Static] = []  # three a turn: asked, answered, how fast
+        self._drawn: list[Content] = []
+
+    def show(self, chatting: Chatting) -> None:
         settled = max(0, len(self._drawn) // 3 - 1)  # of earlier turns nothing changes
         contents = self._drawn[: 3 * settled] if chatting.talk.turns else []
         contents = [*contents, *(c for turn in chatting.talk.turns[settled:] for c in self._turn(turn, chatting))]
