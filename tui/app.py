@@ -31,9 +31,11 @@ class EdgeqApp(App[None]):
         Binding("b", "step(-1)", "Back", tooltip="The step before"),
         Binding("j", "runs", "Runs", tooltip="Work in progress, also of other windows"),
         Binding("t", "theme", "Light/dark", show=False),
-        Binding("question_mark,f1", "about", "Help", key_display="?"),
+        Binding("question_mark", "about", "Help", key_display="?"),
+        Binding("f1", "about", "Help"),  # where letters are text, the footer shows these
         Binding("ctrl+p", "command_palette", "Commands", show=False),
-        Binding("q,ctrl+q", "quit", "Quit", key_display="q"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+q", "quit", "Quit"),
     ]
 
     def __init__(self, journey: Journey, *, welcome: bool = False) -> None:
@@ -53,6 +55,9 @@ class EdgeqApp(App[None]):
             from edgeq.tui.screens.welcome import WelcomeScreen
 
             self.push_screen(WelcomeScreen())
+
+    def on_unmount(self) -> None:
+        self.road.close()
 
     def show_step(self, step: Step) -> None:
         """Replace what is shown by a step's screen."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgeq.plan.candidate import Candidate
     from edgeq.plan.plan import Plan
     from edgeq.plan.request import Request
+    from edgeq.tui.chatting import Chatting
 
 DEFAULT_CONTEXT = 8192
 
@@ -24,6 +25,7 @@ class Road:
 
     def __init__(self, journey: Journey) -> None:
         self.journey = journey
+        self.chatting: Chatting | None = None
         self._device: tuple[str, Device] | None = None
         self._spec: tuple[str, ModelSpec] | None = None
         self._plan: tuple[tuple[str, str, Request], Plan] | None = None
@@ -36,7 +38,21 @@ class Road:
         """
         if journey != self.journey:
             self.journey = journey
+            if self.chatting is not None and not journey.artifacts:  # of another model or scheme
+                self.close()
             journeys.save(journey)
+
+    def talk(self, chatting: Chatting) -> None:
+        """Have this chat, which goes on while another step is shown, and end any other."""
+        if chatting is not self.chatting:
+            self.close()
+            self.chatting = chatting
+
+    def close(self) -> None:
+        """End what runs for this window alone: the chat."""
+        if self.chatting is not None:
+            self.chatting.talk.close()
+            self.chatting = None
 
     def at(self, step: Step) -> None:
         self.become(replace(self.journey, step=step))

@@ -126,3 +126,33 @@ def _key(b: Benchmark) -> tuple[str, str, str, int]:
 
 def _key_of(a: Artifact) -> tuple[str, str, str, int]:
     return a.runtime, a.name, a.scheme, a.total_bytes
+
+
+def choices(paths: Sequence[str | Path], *, store: Store | None = None) -> list[Choice]:
+    """What a chat can be had with here, of several artifacts: the fastest measured first, then the latest made.
+
+    Raises:
+        EdgeqError: none of them; says why of the last one.
+    """
+    store = Store() if store is None else store
+    found: list[Choice] = []
+    problem = EdgeqError("no artifact", hint="Make one with `edgeq export`")
+    for path in reversed(paths):
+        try:
+            found.append(_opens(choose(path, store=store)))
+        except EdgeqError as error:
+            problem = error if not found else problem
+    if not found:
+        raise problem
+    return sorted(found, key=lambda c: -c.best.decode.tps.median if c.best else 0.0)
+
+
+def _opens(choice: Choice) -> Choice:
+    made_for = choice.artifact.runtime
+    hint = "Export for onnx, openvino or gguf"
+    if made_for not in names("edgeq.runtimes"):
+        what = f"it is for {made_for}, which edgeq does not run"
+        raise EdgeqError(what, where=choice.artifact.path, hint=hint)
+    if absent := runtime(made_for).missing():
+        raise EdgeqError(f"{made_for} is not installed here: {absent}", where=choice.artifact.path, hint="Install it")
+    return choice
