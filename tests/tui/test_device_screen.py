@@ -223,5 +223,6 @@ async def test_pictures(what, size, theme, ada, monkeypatch):
         if what == "picker":
             await pilot.press("o")
             await until(pilot, lambda: isinstance(app.screen, DevicePicker))
+            app.screen.query_one(Input).cursor_blink = False
         await settled(pilot)
         check(app, f"device-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
