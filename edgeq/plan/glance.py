@@ -114,7 +114,7 @@ def sentence(seen: Glance) -> str:
 
 
 def size_words(seen: Glance) -> str:
-    """`135M parameters`, `8.03B parameters`, `30.5B parameters, 3.3B active`."""
+    """`135M parameters`, `8.03B parameters`, `30.5B parameters, 3.4B active`."""
     count = seen.parameters
     total = f"{count / 1e9:.3g}B parameters" if count >= 10**9 else f"{count / 1e6:.0f}M parameters"
     if seen.active_parameters < 0.95 * seen.parameters:

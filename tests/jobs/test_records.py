@@ -6,11 +6,12 @@ import json
 import os
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from edgeq.errors import EdgeqError
-from edgeq.jobs import all_jobs, find_job, look, resume, shelf, start
+from edgeq.jobs import all_jobs, find_job, look, resume, shelf, start, words
 from edgeq.jobs.control import wait
 from edgeq.jobs.job import Event, Job, Look
 from edgeq.jobs.teller import MOST_BYTES, Teller
@@ -178,3 +179,30 @@ def test_the_teller_writes_what_came_last(tmp_path):
         while (last := shelf.latest(tmp_path)) is None or last.what != "second":
             assert time.monotonic() < end, "what came last is never told while the work goes on"
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "just now"),
+        (70, "just now"),
+        (5 * 60, "5 minutes ago"),
+        (100 * 60, "an hour ago"),
+        (5 * 3600, "5 hours ago"),
+        (30 * 3600, "yesterday"),
+        (3 * 86400, "3 days ago"),
+        (40 * 86400, "on 2026-01-01"),
+    ],
+)
+def test_how_long_ago(seconds, said):
+    now = datetime(2026, 2, 10, 12, tzinfo=UTC)
+    assert words.ago(now - timedelta(seconds=seconds), now) == said
+
+
+def test_what_goes_on_in_a_line():
+    job = Job("a-b", "quantize", {}, "a title", "2026-01-01T00:00:00+00:00")
+    event = Event(20.0, 42, 100, "layer", part_s=10.0, part_done=22)
+    assert words.going_on(Look(job, "running", event)) == "runs now: 42%, 0:29 left"
+    assert words.going_on(Look(job, "running")) == "runs now"
+    assert words.going_on(Look(job, "paused", event)) == "paused at 42%"
+    assert words.going_on(Look(job, "done", event, result={})) == ""

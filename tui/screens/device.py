@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from edgeq.errors import EdgeqError
 from edgeq.journey import Step, journeys
 from edgeq.tui.screens.step import StepScreen
 from edgeq.tui.widgets.device_facts import DeviceFacts
@@ -63,7 +64,14 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
 
         self.problem("")
         self.say("Looking at this machine ..." if self.journey.device == "auto" else "Looking it up ...")
-        self.think(lambda: glimpse_of(self.road), self._glimpsed)
+
+        def look() -> Looking | EdgeqError:
+            try:
+                return glimpse_of(self.road)
+            except EdgeqError as error:
+                return error
+
+        self.think(look, self._glimpsed)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         working = self._looking is not None and self._looking.job is not None
@@ -74,9 +82,13 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
         }
         return able.get(action, True)
 
-    def _glimpsed(self, found: Looking) -> None:
+    def _glimpsed(self, found: Looking | EdgeqError) -> None:
         from edgeq.tui.looking import looking_of
 
+        if isinstance(found, EdgeqError):
+            self.problem(found.what, found.hint or "")
+            self.say("Press o to choose another device, or h for this machine.")
+            return
         self._show(found)
         if found.job is not None:
             self._watch()

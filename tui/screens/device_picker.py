@@ -88,7 +88,7 @@ class DevicePicker(ModalScreen[str | None]):
         self.action_choose()
 
     def action_choose(self) -> None:
-        from edgeq.device import load_device
+        from edgeq.device.load_ref import HINT, load_device
 
         devices, typed = self.query_one(OptionList), self.query_one(Input).value.strip()
         at = devices.highlighted
@@ -99,7 +99,7 @@ class DevicePicker(ModalScreen[str | None]):
             if ref != HERE:
                 load_device(ref)
         except EdgeqError as error:
-            self._say(f"{error.what}. {error.hint or ''}")
+            self._say(f"{error.what}. {error.hint or HINT}")
             return
         self.dismiss(ref)
 

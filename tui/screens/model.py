@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -158,12 +159,13 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
 
     def action_move(self, how: str) -> None:
         models = self.query_one(ModelList)
-        {
+        moves: dict[str, Callable[[], None]] = {
             "down": models.action_cursor_down,
             "up": models.action_cursor_up,
             "page_down": models.action_page_down,
             "page_up": models.action_page_up,
-        }[how]()
+        }
+        moves[how]()
 
     # The model under the cursor.
 

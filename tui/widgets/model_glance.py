@@ -42,5 +42,4 @@ class ModelGlance(Static):
         for name, text in (*facts(seen), ("weights", where)):
             said.add_row(Text(name, "dim"), Text(text))
         notes = [Text(f"! {note}") for note in seen.spec.estimated]
-        parts = (Text(title, "bold"), Text(sentence(seen)), Text(), widths, Text(), said, *notes)
-        self.update(Group(*parts))
+        self.update(Group(Text(title, "bold"), Text(sentence(seen)), Text(), widths, Text(), said, *notes))

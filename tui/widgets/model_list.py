@@ -23,6 +23,7 @@ class ModelList(OptionList):
         super().__init__(id=id)
         self.marks: dict[str, tuple[bool, str]] = {}
         self.note = ""
+        self._text = ""
         self._shown: dict[str, Entry] = {}
 
     @property
@@ -35,11 +36,12 @@ class ModelList(OptionList):
     def show(self, entries: list[Entry], hub: list[Entry], text: str) -> None:
         """List what has all words of `text` in it; `text` itself may be a model too.
 
-        The cursor stays on its model where that is still listed.
+        The cursor stays on its model when no other text is looked for.
         """
         from edgeq.tui.choosing import TITLES, looks_like_a_place, typed
 
-        before = self.chosen
+        before = self.chosen if text == self._text else None
+        self._text = text
         words = text.lower().split()
         found = [one for one in entries if one.matches(words)]
         own = [typed(text)] if text and (looks_like_a_place(text) or (not found and not hub)) else []
@@ -54,7 +56,7 @@ class ModelList(OptionList):
             options.append(Option(self.note, disabled=True))
         self.clear_options()
         self.add_options(options)
-        keep = None if before is None or text else next((i for i, o in enumerate(options) if o.id == _id(before)), None)
+        keep = None if before is None else next((i for i, o in enumerate(options) if o.id == _id(before)), None)
         self.highlighted = keep if keep is not None else next((i for i, o in enumerate(options) if o.id), None)
 
     def mark(self, marks: dict[str, tuple[bool, str]]) -> None:
