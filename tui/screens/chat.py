@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from edgeq.tui.chatting import Chatting
 
 LOOK_S = 0.05  # between two looks at what was said: at most 20 drawings a second, however fast the tokens come
-PLACEHOLDER = "Write a message, then enter"
-PLAIN = "Write the beginning of a text, then enter: the model goes on with it"
+ASK, PLAIN = "A message", "The beginning of a text"
 
 
 class ChatScreen(StepScreen):
@@ -43,10 +42,14 @@ page up and down scroll.
         Binding("escape", "leave", "Keys", key_display="esc", tooltip="Leave the line, so that letters are keys"),
         Binding("i,enter", "write", "Write", key_display="i", tooltip="Go to the line"),
         Binding("o", "original", "Original", tooltip="The original beside it, or away"),
-        Binding("v,f2", "other", "Other side", key_display="v", tooltip="Show the other one"),
+        Binding("v", "other", "Other side", tooltip="Show the other one"),
+        Binding("f2", "other", "Other side", tooltip="Show the other one"),
         Binding("r", "anew", "New", tooltip="A new conversation"),
         Binding("e", "warmer", "Temperature", show=False),
         Binding("f", "artifact", "Other artifact", show=False),
+        # While writing, q and ? are letters: the footer then names the keys that are none.
+        Binding("ctrl+q", "quit_writing", "Quit", key_display="^q"),
+        Binding("f1", "about_writing", "Help"),
         Binding("pageup", "scroll(-1)", show=False),
         Binding("pagedown", "scroll(1)", show=False),
     ]
@@ -63,7 +66,7 @@ page up and down scroll.
                 with Horizontal(id="panes"):
                     yield Pane("quantized")
                     yield Pane("original")
-                yield Input(placeholder=PLACEHOLDER, id="message")
+                yield Input(id="message")
 
     def enter(self) -> None:
         from edgeq.tui.chatting import chatting_of
@@ -102,7 +105,7 @@ page up and down scroll.
             pane.show(chatting)
         ready = chatting.talk.partners["quantized"].ready
         plain = ready is not None and not ready.template
-        self.query_one("#message", Input).placeholder = PLAIN if plain else PLACEHOLDER
+        self.query_one("#message", Input).placeholder = f"{PLAIN if plain else ASK} ({chatting.sampling_words})"
         self._tell_failure(chatting)
         self._guide()
         self.refresh_bindings()
@@ -130,15 +133,15 @@ page up and down scroll.
         if chatting.comparing and self.has_class("-narrow"):
             beside = ": v shows the other model"
         if talk.answering is not None:
-            self.say(f"The {talk.answering} model answers, {chatting.sampling_words}. Press esc to stop it.")
+            self.say(f"The {talk.answering} model answers. Esc stops it.")
         elif partners["quantized"].state == "failed":
             self.say("The quantized model is not loaded: press esc, then r, to load it again.")
         elif "opening" in (partners["quantized"].state, partners["original"].state):
             self.say("Loading. You can write already.")
         elif self._writing and (ready := partners["quantized"].ready) is not None and not ready.template:
-            self.say("No chat template: this model goes on with your text. Esc leaves the line for the keys.")
+            self.say("No chat template: the model goes on with your text. Esc is for the keys.")
         elif self._writing:
-            self.say(f"Write, then press enter. Esc leaves the line for the keys{beside}.")
+            self.say(f"Write, then press enter. Esc is for the keys{beside}.")
         else:
             self.say(f"Press i to write, r for a new conversation{beside.replace(':', ';')}.")
 
@@ -161,6 +164,8 @@ page up and down scroll.
             "stop": chatting.talk.answering is not None,
             "leave": self._writing and chatting.talk.answering is None,
             "write": not self._writing,
+            "quit_writing": self._writing,
+            "about_writing": self._writing,
             "original": chatting.model is not None,
             "other": two and self.has_class("-narrow"),
             "artifact": len(chatting.choices) > 1,
@@ -173,6 +178,12 @@ page up and down scroll.
 
     def action_leave(self) -> None:
         self._shown_pane.focus()
+
+    async def action_quit_writing(self) -> None:
+        await self.app.action_quit()
+
+    def action_about_writing(self) -> None:
+        self._edgeq.action_about()
 
     def action_write(self) -> None:
         self.query_one("#message", Input).focus()
@@ -201,6 +212,7 @@ page up and down scroll.
         if self._chatting is not None:
             self._chatting.warmer()
             self.notify(f"From now on: {self._chatting.sampling_words}")
+            self._draw()
 
     @on(Input.Submitted, "#message")
     def _asked(self, event: Input.Submitted) -> None:
@@ -262,4 +274,7 @@ page up and down scroll.
             self.problem(error.what, error.hint or "")
 
 
-_OWN = {"stop", "leave", "write", "original", "other", "anew", "warmer", "artifact", "scroll"}
+_OWN = {"stop", "leave", "write", "original", "other", "anew", "warmer", "artifact", "scroll"} | {
+    "quit_writing",
+    "about_writing",
+}

@@ -48,6 +48,7 @@ class Transcript(VerticalScroll):
         self._drawn: list[Content] = []
 
     def show(self, chatting: Chatting) -> None:
+        at_end = self.is_vertical_scroll_end
         settled = max(0, len(self._drawn) // 3 - 1)  # of earlier turns nothing changes
         contents = self._drawn[: 3 * settled] if chatting.talk.turns else []
         contents = [*contents, *(c for turn in chatting.talk.turns[settled:] for c in self._turn(turn, chatting))]
@@ -60,7 +61,8 @@ class Transcript(VerticalScroll):
         self._lines, self._drawn = [*self._lines[: len(contents)], *fresh], contents
         if fresh:
             self.mount(*fresh)
-            self.anchor()  # the end stays in sight until the person scrolls away
+        if at_end or fresh:  # it stays in sight until the person scrolls away
+            self.scroll_end(animate=False)
 
     def _turn(self, turn: Turn, chatting: Chatting) -> tuple[Content, Content, Content]:
         answer = turn.answers.get(self.side)
