@@ -103,4 +103,6 @@ def _answered(answer: Answer | None, parted: Parting | None) -> Content:
     word = after[space : space + _MARKED].split(maxsplit=1)[:1]
     marked = word[0] if word else ""
     rest = after[space + len(marked) :]
-    return Content.assemble(before.lstrip("\n") + after[:space], (SIGN + marked, "bold underline"), rest.rstrip("\n"))
+    return Content.assemble(
+        before.lstrip("\n") + after[:space], (SIGN, "bold"), (marked, "bold underline"), rest.rstrip("\n")
+    )
