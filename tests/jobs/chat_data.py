@@ -21,7 +21,7 @@ from edgeq.recipe import Recipe
 
 WORDS = ["<unk>", "<s>", "</s>", *(f"w{i}" for i in range(157))]
 TEMPLATE = "{% for m in messages %}<s> {{ m['content'] }} {% endfor %}"
-POSITIONS = 32768  # an answer of so many tokens takes longer than any test waits before it acts
+POSITIONS = 131072  # an answer of so many tokens takes longer than any test waits before it acts
 
 
 def write_model(folder: Path, template: str | None = TEMPLATE) -> Path:

@@ -111,19 +111,19 @@ def test_a_seed_makes_a_sampled_answer_the_same_again(begin):
 
 
 def test_an_answer_is_stopped_and_the_chat_goes_on(begin):
-    chat = begin()
+    chat = begin(context=POSITIONS)
     chat.send(ASK, ENDLESS)
     hear(chat, heard(Piece))
     chat.stop()
     [done] = only(hear(chat, heard(Done)), Done)
     assert done.finish == "cancelled"
-    assert done.tokens < 4096
+    assert done.tokens < POSITIONS
     chat.send(ASK, Sampling(max_tokens=3))
     assert only(hear(chat, heard(Done)), Done)[0].tokens == 3
 
 
 def test_what_was_asked_before_a_reset_is_not_heard_after_it(begin):
-    chat = begin()
+    chat = begin(context=POSITIONS)
     chat.send(ASK, ENDLESS)
     hear(chat, heard(Piece))
     chat.stop()
@@ -173,7 +173,7 @@ def test_no_artifact_is_a_fatal_error_with_a_way_out(begin, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_killed_worker_is_told_of(begin):
-    chat = begin()
+    chat = begin(context=POSITIONS)
     chat.send(ASK, ENDLESS)
     hear(chat, heard(Piece))
     os.kill(chat.pid, signal.SIGKILL)
@@ -195,7 +195,7 @@ def test_a_worker_that_dies_leaves_its_last_words(begin, monkeypatch, tmp_path):
 
 
 def test_closing_ends_the_process_in_the_middle_of_an_answer(begin):
-    chat = begin()
+    chat = begin(context=POSITIONS)
     chat.send(ASK, ENDLESS)
     hear(chat, heard(Piece))
     chat.close()
@@ -208,7 +208,7 @@ def test_closing_ends_the_process_in_the_middle_of_an_answer(begin):
 def test_a_worker_does_not_outlive_a_killed_window(artifact, how):
     script = (
         "import sys, time; from edgeq.jobs.chat import *\n"
-        "c = Chat({'path': sys.argv[1]})\n"
+        f"c = Chat({'path': sys.argv[1]}, {{'context': {POSITIONS}}})\n"
         "if sys.argv[2] == 'answering':\n"
         f"    c.send({ASK!r}, Sampling(max_tokens={POSITIONS}))\n"
         "    while not any(isinstance(n, Piece) for n in c.news()): time.sleep(0.01)\n"

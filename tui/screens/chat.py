@@ -72,14 +72,21 @@ page up and down scroll.
         from edgeq.tui.chatting import chatting_of
 
         self.say("Looking for the fastest artifact ...")
-        self.think(lambda: chatting_of(self.road), self._found_it)
-        self.set_timer(0.3, self._not_found)
 
-    def _not_found(self) -> None:
-        if self._chatting is None and self.query_one("#problem").has_class("shown"):
+        def look() -> Chatting | EdgeqError:
+            try:
+                return chatting_of(self.road)
+            except EdgeqError as error:
+                return error
+
+        self.think(look, self._found_it)
+
+    def _found_it(self, chatting: Chatting | EdgeqError) -> None:
+        if isinstance(chatting, EdgeqError):
+            place = f" ({chatting.where})" if chatting.where else ""
+            self.problem(f"{chatting.what}{place}", chatting.hint or "")
             self.say("Without an artifact there is no chat: press 5 to export one.")
-
-    def _found_it(self, chatting: Chatting) -> None:
+            return
         self._chatting = chatting
         self.road.talk(chatting)
         if chatting.talk.partners["quantized"].state in ("off", "failed"):

@@ -46,9 +46,17 @@ class Transcript(VerticalScroll):
         self.side: Side = side
         self._lines: list[Static] = []  # three a turn: asked, answered, how fast
         self._drawn: list[Content] = []
+        self._following = True  # the end is in sight, and stays so until the person scrolls away
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._following = self.is_vertical_scroll_end
+
+    def on_resize(self) -> None:
+        if self._following:
+            self.scroll_end(animate=False)
 
     def show(self, chatting: Chatting) -> None:
-        at_end = self.is_vertical_scroll_end
         settled = max(0, len(self._drawn) // 3 - 1)  # of earlier turns nothing changes
         contents = self._drawn[: 3 * settled] if chatting.talk.turns else []
         contents = [*contents, *(c for turn in chatting.talk.turns[settled:] for c in self._turn(turn, chatting))]
@@ -61,7 +69,7 @@ class Transcript(VerticalScroll):
         self._lines, self._drawn = [*self._lines[: len(contents)], *fresh], contents
         if fresh:
             self.mount(*fresh)
-        if at_end or fresh:  # it stays in sight until the person scrolls away
+        if self._following or fresh:
             self.scroll_end(animate=False)
 
     def _turn(self, turn: Turn, chatting: Chatting) -> tuple[Content, Content, Content]:
