@@ -208,7 +208,7 @@ def test_closing_ends_the_process_in_the_middle_of_an_answer(begin):
 def test_a_worker_does_not_outlive_a_killed_window(artifact, how):
     script = (
         "import sys, time; from edgeq.jobs.chat import *\n"
-        f"c = Chat({'path': sys.argv[1]}, {{'context': {POSITIONS}}})\n"
+        f"c = Chat(dict(path=sys.argv[1]), dict(context={POSITIONS}))\n"
         "if sys.argv[2] == 'answering':\n"
         f"    c.send({ASK!r}, Sampling(max_tokens={POSITIONS}))\n"
         "    while not any(isinstance(n, Piece) for n in c.news()): time.sleep(0.01)\n"

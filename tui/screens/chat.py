@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeq.jobs.original import Original
     from edgeq.tui.chatting import Chatting
 
-LOOK_S = 0.05  # between two looks at what was said: at most 20 drawings a second, however fast the tokens come
+LOOK_S = 0.1  # between two looks at what was said: few drawings, since they take processor time that the model wants
 ASK, PLAIN = "A message", "The beginning of a text"
 
 
@@ -58,6 +58,7 @@ page up and down scroll.
         super().__init__()
         self._chatting: Chatting | None = None
         self._told: EdgeqError | None = None
+        self._shown_state: object = None
 
     def body(self) -> ComposeResult:
         with ContentSwitcher(initial="thinking"):
@@ -114,8 +115,7 @@ page up and down scroll.
         plain = ready is not None and not ready.template
         self.query_one("#message", Input).placeholder = f"{PLAIN if plain else ASK} ({chatting.sampling_words})"
         self._tell_failure(chatting)
-        self._guide()
-        self.refresh_bindings()
+        self._follow_state()
 
     def _tell_failure(self, chatting: Chatting) -> None:
         """What ended a side's process is said once, with the way out."""
@@ -157,8 +157,19 @@ page up and down scroll.
         return isinstance(self.focused, Input)
 
     def on_descendant_focus(self, _: events.DescendantFocus) -> None:
-        self._guide()
-        self.refresh_bindings()
+        self._follow_state()
+
+    def _follow_state(self) -> None:
+        """The sentence and the keys, where they may be others than before: a footer is made anew each time."""
+        chatting = self._chatting
+        if chatting is None:
+            return
+        states = [(p.state, p.ready is not None) for p in chatting.talk.partners.values()]
+        now = (chatting.talk.answering, states, self._writing, chatting.at, self.has_class("-narrow"))
+        if now != self._shown_state:
+            self._shown_state = now
+            self._guide()
+            self.refresh_bindings()
 
     # Keys.
 
