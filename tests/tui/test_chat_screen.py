@@ -323,6 +323,7 @@ async def test_pictures(what, size, theme, monkeypatch):
     async with app.run_test(size=size) as pilot:
         app.theme = theme
         await until(pilot, lambda: isinstance(app.screen.focused, Input))
+        app.screen.query_one(Input).cursor_blink = False
         if what == "two":
             await pilot.press("escape")
         await settled(pilot)
