@@ -24,6 +24,7 @@ from edgeq.errors import EdgeqError
 from edgeq.jobs.process import tree
 from edgeq.jsonable import from_json, to_json
 
+WORKER = "edgeq.jobs.chat_worker"
 MAX_TOKENS = 512  # of an answer, as `edgeq run` has it
 _KILLED = (-9, 137)
 
@@ -104,7 +105,7 @@ class Chat:
         self._turn = 0
         self._closed = False
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - the reader's
-        command = [sys.executable, "-P", "-m", "edgeq.jobs.chat_worker"]
+        command = [sys.executable, "-P", "-m", WORKER]
         try:
             self._process = subprocess.Popen(
                 command,

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from edgeq.jobs.original import Original
     from edgeq.tui.chatting import Chatting
 
-LOOK_S = 0.05  # between two looks at what was said: at most 20 drawings a second, however fast the tokens come
-PLACEHOLDER = "Write a message, then enter"
-PLAIN = "Write the beginning of a text, then enter: the model goes on with it"
+LOOK_S = 0.1  # between two looks at what was said: few drawings, since they take processor time that the model wants
+ASK, PLAIN = "A message", "The beginning of a text"
 
 
 class ChatScreen(StepScreen):
@@ -43,10 +42,14 @@ page up and down scroll.
         Binding("escape", "leave", "Keys", key_display="esc", tooltip="Leave the line, so that letters are keys"),
         Binding("i,enter", "write", "Write", key_display="i", tooltip="Go to the line"),
         Binding("o", "original", "Original", tooltip="The original beside it, or away"),
-        Binding("v,f2", "other", "Other side", key_display="v", tooltip="Show the other one"),
+        Binding("v", "other", "Other side", tooltip="Show the other one"),
+        Binding("f2", "other", "Other side", tooltip="Show the other one"),
         Binding("r", "anew", "New", tooltip="A new conversation"),
         Binding("e", "warmer", "Temperature", show=False),
         Binding("f", "artifact", "Other artifact", show=False),
+        # While writing, q and ? are letters: the footer then names the keys that are none.
+        Binding("ctrl+q", "quit_writing", "Quit", key_display="^q"),
+        Binding("f1", "about_writing", "Help"),
         Binding("pageup", "scroll(-1)", show=False),
         Binding("pagedown", "scroll(1)", show=False),
     ]
@@ -55,6 +58,7 @@ page up and down scroll.
         super().__init__()
         self._chatting: Chatting | None = None
         self._told: EdgeqError | None = None
+        self._shown_state: object = None
 
     def body(self) -> ComposeResult:
         with ContentSwitcher(initial="thinking"):
@@ -63,20 +67,27 @@ page up and down scroll.
                 with Horizontal(id="panes"):
                     yield Pane("quantized")
                     yield Pane("original")
-                yield Input(placeholder=PLACEHOLDER, id="message")
+                yield Input(id="message")
 
     def enter(self) -> None:
         from edgeq.tui.chatting import chatting_of
 
         self.say("Looking for the fastest artifact ...")
-        self.think(lambda: chatting_of(self.road), self._found_it)
-        self.set_timer(0.3, self._not_found)
 
-    def _not_found(self) -> None:
-        if self._chatting is None and self.query_one("#problem").has_class("shown"):
+        def look() -> Chatting | EdgeqError:
+            try:
+                return chatting_of(self.road)
+            except EdgeqError as error:
+                return error
+
+        self.think(look, self._found_it)
+
+    def _found_it(self, chatting: Chatting | EdgeqError) -> None:
+        if isinstance(chatting, EdgeqError):
+            place = f" ({chatting.where})" if chatting.where else ""
+            self.problem(f"{chatting.what}{place}", chatting.hint or "")
             self.say("Without an artifact there is no chat: press 5 to export one.")
-
-    def _found_it(self, chatting: Chatting) -> None:
+            return
         self._chatting = chatting
         self.road.talk(chatting)
         if chatting.talk.partners["quantized"].state in ("off", "failed"):
@@ -102,10 +113,9 @@ page up and down scroll.
             pane.show(chatting)
         ready = chatting.talk.partners["quantized"].ready
         plain = ready is not None and not ready.template
-        self.query_one("#message", Input).placeholder = PLAIN if plain else PLACEHOLDER
+        self.query_one("#message", Input).placeholder = f"{PLAIN if plain else ASK} ({chatting.sampling_words})"
         self._tell_failure(chatting)
-        self._guide()
-        self.refresh_bindings()
+        self._follow_state()
 
     def _tell_failure(self, chatting: Chatting) -> None:
         """What ended a side's process is said once, with the way out."""
@@ -130,15 +140,15 @@ page up and down scroll.
         if chatting.comparing and self.has_class("-narrow"):
             beside = ": v shows the other model"
         if talk.answering is not None:
-            self.say(f"The {talk.answering} model answers, {chatting.sampling_words}. Press esc to stop it.")
+            self.say(f"The {talk.answering} model answers. Esc stops it.")
         elif partners["quantized"].state == "failed":
             self.say("The quantized model is not loaded: press esc, then r, to load it again.")
         elif "opening" in (partners["quantized"].state, partners["original"].state):
             self.say("Loading. You can write already.")
         elif self._writing and (ready := partners["quantized"].ready) is not None and not ready.template:
-            self.say("No chat template: this model goes on with your text. Esc leaves the line for the keys.")
+            self.say("No chat template: the model goes on with your text. Esc is for the keys.")
         elif self._writing:
-            self.say(f"Write, then press enter. Esc leaves the line for the keys{beside}.")
+            self.say(f"Write, then press enter. Esc is for the keys{beside}.")
         else:
             self.say(f"Press i to write, r for a new conversation{beside.replace(':', ';')}.")
 
@@ -147,8 +157,19 @@ page up and down scroll.
         return isinstance(self.focused, Input)
 
     def on_descendant_focus(self, _: events.DescendantFocus) -> None:
-        self._guide()
-        self.refresh_bindings()
+        self._follow_state()
+
+    def _follow_state(self) -> None:
+        """The sentence and the keys, where they may be others than before: a footer is made anew each time."""
+        chatting = self._chatting
+        if chatting is None:
+            return
+        states = [(p.state, p.ready is not None) for p in chatting.talk.partners.values()]
+        now = (chatting.talk.answering, states, self._writing, chatting.at, self.has_class("-narrow"))
+        if now != self._shown_state:
+            self._shown_state = now
+            self._guide()
+            self.refresh_bindings()
 
     # Keys.
 
@@ -161,6 +182,8 @@ page up and down scroll.
             "stop": chatting.talk.answering is not None,
             "leave": self._writing and chatting.talk.answering is None,
             "write": not self._writing,
+            "quit_writing": self._writing,
+            "about_writing": self._writing,
             "original": chatting.model is not None,
             "other": two and self.has_class("-narrow"),
             "artifact": len(chatting.choices) > 1,
@@ -173,6 +196,12 @@ page up and down scroll.
 
     def action_leave(self) -> None:
         self._shown_pane.focus()
+
+    async def action_quit_writing(self) -> None:
+        await self.app.action_quit()
+
+    def action_about_writing(self) -> None:
+        self._edgeq.action_about()
 
     def action_write(self) -> None:
         self.query_one("#message", Input).focus()
@@ -201,6 +230,7 @@ page up and down scroll.
         if self._chatting is not None:
             self._chatting.warmer()
             self.notify(f"From now on: {self._chatting.sampling_words}")
+            self._draw()
 
     @on(Input.Submitted, "#message")
     def _asked(self, event: Input.Submitted) -> None:
@@ -262,4 +292,7 @@ page up and down scroll.
             self.problem(error.what, error.hint or "")
 
 
-_OWN = {"stop", "leave", "write", "original", "other", "anew", "warmer", "artifact", "scroll"}
+_OWN = {"stop", "leave", "write", "original", "other", "anew", "warmer", "artifact", "scroll"} | {
+    "quit_writing",
+    "about_writing",
+}

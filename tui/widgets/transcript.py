@@ -46,6 +46,15 @@ class Transcript(VerticalScroll):
         self.side: Side = side
         self._lines: list[Static] = []  # three a turn: asked, answered, how fast
         self._drawn: list[Content] = []
+        self._following = True  # the end is in sight, and stays so until the person scrolls away
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._following = self.is_vertical_scroll_end
+
+    def on_resize(self) -> None:
+        if self._following:
+            self.scroll_end(animate=False)
 
     def show(self, chatting: Chatting) -> None:
         settled = max(0, len(self._drawn) // 3 - 1)  # of earlier turns nothing changes
@@ -60,7 +69,8 @@ class Transcript(VerticalScroll):
         self._lines, self._drawn = [*self._lines[: len(contents)], *fresh], contents
         if fresh:
             self.mount(*fresh)
-            self.anchor()  # the end stays in sight until the person scrolls away
+        if self._following or fresh:
+            self.scroll_end(animate=False)
 
     def _turn(self, turn: Turn, chatting: Chatting) -> tuple[Content, Content, Content]:
         answer = turn.answers.get(self.side)
@@ -101,4 +111,6 @@ def _answered(answer: Answer | None, parted: Parting | None) -> Content:
     word = after[space : space + _MARKED].split(maxsplit=1)[:1]
     marked = word[0] if word else ""
     rest = after[space + len(marked) :]
-    return Content.assemble(before.lstrip("\n") + after[:space], (SIGN + marked, "bold underline"), rest.rstrip("\n"))
+    return Content.assemble(
+        before.lstrip("\n") + after[:space], (SIGN, "bold"), (marked, "bold underline"), rest.rstrip("\n")
+    )
