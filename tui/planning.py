@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from edgeq.plan.plan import Plan
     from edgeq.tui.road import Road
 
-ORDER_WORDS: dict[Order, str] = {
-    "rank": "as edgeq advises",
-    "scheme": "by scheme",
-    "on": "by runtime",
-    "gb": "the smallest first",
-    "tps": "the fastest first",
-    "max": "by the most tokens/s possible",
-    "kl": "the least loss first",
-}
-
 
 @dataclass(frozen=True)
 class Planning:

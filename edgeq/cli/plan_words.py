@@ -97,7 +97,7 @@ def verdict(plan: Plan, c: Candidate) -> str:
     against = obstacle(plan, c)
     if against is None:
         return why(plan, c)
-    what = f"{against.what[:1].upper()}{against.what[1:]}. {against.hint}."
+    what = f"{against.head}: {against.reason}. {against.hint}."
     return f"{what}\n\n{why(plan, c)}" if c.fits else what
 
 

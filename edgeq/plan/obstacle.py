@@ -12,21 +12,27 @@ from edgeq.plan.words import tokens
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    what: str
+    """Attributes:
+    head: `Out`, or that edgeq can't make it.
+    reason: the plan's.
+    hint: the way out.
+    """
+
+    head: str
+    reason: str
     hint: str
 
 
 def obstacle(plan: Plan, c: Candidate) -> Obstacle | None:
     """None: edgeq can make it, and the device can run it."""
-    name = f"{c.scheme.name} on {c.target}"
     if not c.fits:
-        return Obstacle(f"{name} is out: {'; '.join(c.reasons)}", _instead(plan, c))
+        return Obstacle("Out", "; ".join(c.reasons), _instead(plan, c))
     if c.not_yet is None:
         return None
     best = plan.recommended
-    if best is None or best.not_yet is not None:
-        return Obstacle(f"edgeq can't make {name}: {c.not_yet}", "Make it with its runtime's own tools")
-    return Obstacle(f"edgeq can't make {name}: {c.not_yet}", f"Take {best.scheme.name} on {best.target} instead")
+    able = best is not None and best.not_yet is None
+    hint = f"Take {best.scheme.name} on {best.target}" if best and able else "Make it with its runtime's own tools"
+    return Obstacle("Not made by edgeq yet", c.not_yet, hint)
 
 
 def _instead(plan: Plan, c: Candidate) -> str:

@@ -11,6 +11,7 @@ from edgeq.plan.words import gigabytes, kl, rate
 Cell = Literal["scheme", "on", "gb", "share", "tps", "max", "kl", "loss", "verdict"]
 Order = Literal["rank", "scheme", "on", "gb", "tps", "max", "kl"]
 ORDERS: tuple[Order, ...] = get_args(Order)
+FALLING = ("tps", "max")  # begin with the highest
 
 _VERDICTS = {"fits": "fits", "tight": "tight", "offload": "split"}
 
@@ -38,7 +39,7 @@ def arranged(candidates: Sequence[Candidate], order: Order, *, reverse: bool = F
         return list(reversed(candidates)) if reverse else list(candidates)
     value = _VALUES[order]
     known = [c for c in candidates if value(c) is not None]
-    down = (order in ("tps", "max")) != reverse
+    down = (order in FALLING) != reverse
     return [*sorted(known, key=value, reverse=down), *(c for c in candidates if value(c) is None)]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.table import Table
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -28,17 +30,21 @@ class ArithmeticScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         c = self._candidate
-        with VerticalScroll(id="arithmetic"):
-            yield Static(f"{c.scheme.name} on {c.target}", classes="title", markup=False)
-            yield Static("Memory", classes="title gap")
-            yield Facts("", id="memory")
+        with VerticalScroll(id="arithmetic") as panel:
+            panel.border_title, panel.border_subtitle = f"{c.scheme.name} on {c.target}", "escape closes"
+            yield Static("Memory", classes="title")
+            yield Static("", id="memory")
             yield Static("Speed and quality", classes="title gap")
             yield Facts("", id="speed")
-            yield Static("Escape closes.", classes="dim gap")
 
     def on_mount(self) -> None:
         from edgeq.cli.plan_words import arithmetic, speed_lines
 
-        memory = [(part, f"{amount:>8}  {how}") for part, amount, how in arithmetic(self._plan, self._candidate)]
-        self.query_one("#memory", Facts).show(memory)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(overflow="fold")
+        for part, amount, how in arithmetic(self._plan, self._candidate):
+            table.add_row(Text(part, "dim"), Text(amount), Text(how))
+        self.query_one("#memory", Static).update(table)
         self.query_one("#speed", Facts).show(speed_lines(self._plan, self._candidate))

@@ -9,6 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.events import DescendantFocus, Resize
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
@@ -25,16 +26,17 @@ if TYPE_CHECKING:
     from edgeq.tui.planning import Planning
 
 LEGEND = f"{ADVISED} advised  {CHOSEN} chosen  {NOT_YET} not made by edgeq yet  {OUT} out"
-PARETO = "Loss (KL) over memory. The line: none is better in both"
-ROOFLINE = "Roofline, GFLOP/s. ● writing, as expected; ◆ reading a prompt, at most"
+PARETO = "Loss (KL) over memory: ● this one, the line the best"
+ROOFLINE = "Roofline, GFLOP/s: ● this one, ◆ its prompts"
 _VIEWS = ("details", "pareto", "roofline")
+_NEED_A_PLAN = ("choose", "order", "ask", "arithmetic", "view", "out", "copy")
+_WIDE, _TALL = 116, 32  # columns and lines that words, fields and plots take beside the table
 _REST_S = 0.25  # after the last key before the plan is made anew
 
 
 class PlanScreen(StepScreen):
     STEP: ClassVar[Step] = "plan"
     CSS_PATH = "../styles/plan.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     HELP = """
 A candidate is a **scheme**, how the weights are kept, **on** a runtime. **GB** is the memory it takes with the context
 full; **tok/s** is the speed expected then, **at most** what the memory's bandwidth allows. **KL** is how far its words
@@ -50,7 +52,7 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
         Binding("v", "view", "View", tooltip="Words, Pareto front, roofline"),
         Binding("x", "out", "Out", show=False, tooltip="Show or hide what is out"),
         Binding("y", "copy", "Copy command", show=False, tooltip="The same plan as a command, to the clipboard"),
-        Binding("escape", "table", "Table", show=False, tooltip="Back from the fields to the table"),
+        Binding("escape", "table", "Back to the table", tooltip="Back from the fields to the table"),
     ]
 
     def __init__(self) -> None:
@@ -78,11 +80,14 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
             with Vertical(id="roofline", classes="plot"):
                 yield Static(ROOFLINE, classes="dim", markup=False)
 
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width < _WIDE or event.size.height < _TALL, "-narrow")
+
     def enter(self) -> None:
         from edgeq.tui.planning import planning_of
 
         self.say("Working out the plan ...")
-        self.query_one("#upper").display = self.query_one("#lower").display = False
+        self.add_class("waiting")
         self.think(lambda: planning_of(self.road), self._ready, "plan")
         self.set_timer(0.1, self._unread)
 
@@ -100,10 +105,11 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
         self._planning, self._asked = planning, planning.plan.request
         await self.query_one("#pareto").mount(ParetoPlot(id="front"))
         await self.query_one("#roofline").mount(RooflinePlot(id="roof"))
-        self.query_one("#upper").display = self.query_one("#lower").display = True
+        self.remove_class("waiting")
         self.query_one(RequestForm).show(planning.plan.request, planning.targets)
         self._show()
         self.query_one(CandidateTable).focus()
+        self.refresh_bindings()
 
     # What is shown.
 
@@ -147,12 +153,9 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
             self._show()
 
     def action_order(self) -> None:
-        from edgeq.tui.planning import ORDER_WORDS
-
         if self._planning is not None:
             self._planning = replace(self._planning, order=self._planning.next_order(), reverse=False)
             self._show()
-            self.query_one("#legend", Static).update(f"Sorted {ORDER_WORDS[self._planning.order]}.  {LEGEND}")
 
     def action_out(self) -> None:
         if self._planning is not None:
@@ -181,6 +184,24 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
 
     # What is asked.
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self._asking if action == "table" else self._planning is not None if action in _NEED_A_PLAN else True
+
+    @property
+    def _asking(self) -> bool:
+        form = self.query(RequestForm)
+        return bool(form) and self.focused is not None and form.first() in self.focused.ancestors
+
+    @on(DescendantFocus)
+    def _focused(self) -> None:
+        self.refresh_bindings()
+        if self._asking:
+            self.say("Type what is asked: the plan follows. Enter goes back to the table.")
+
+    @on(Input.Submitted)
+    def _submitted(self) -> None:
+        self.action_table()
+
     def action_ask(self) -> None:
         self.add_class("asking")
         self.query_one("#r-context", Input).focus()
@@ -188,6 +209,8 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
     def action_table(self) -> None:
         self.remove_class("asking")
         self.query_one(CandidateTable).focus()
+        if self._planning is not None:
+            self.say(self._planning.guide(self._looked, self.journey))
 
     @on(RequestForm.Changed)
     def _changed(self, event: RequestForm.Changed) -> None:
@@ -203,7 +226,6 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
             self._asked = changed(self._asked, event.name, event.text)
         except EdgeqError as error:
             form.wrong(event.name, f"{error.what}. {error.hint or ''}")
-            self._asked = replace(self._asked)
             return
         form.wrong(None)
         self._rest = self.set_timer(_REST_S, self._plan_anew)
@@ -232,7 +254,7 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
             return
         against = obstacle(planning.plan, c)
         if against is not None:
-            self.problem(against.what, against.hint)
+            self.problem(f"{against.head}: {against.reason}", against.hint)
             return
         self.become(self.journey.with_choice(planning.plan.request, c.scheme.name, c.target))
         self.go("quantize")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import DataTable
 
-from edgeq.plan.table import Cell, Order, cells
+from edgeq.plan.table import FALLING, Cell, Order, cells
 
 if TYPE_CHECKING:
     from edgeq.plan.candidate import Candidate
@@ -42,13 +43,15 @@ COLUMNS = (
     Column("max", "at most", 4, "max"),
     Column("kl", "KL", 1, "kl"),
     Column("loss", "loss", 3, "kl", False),
-    Column("verdict", "", 2, "rank", False),
+    Column("verdict", "verdict", 2, "rank", False),
 )
-_LEAST_VERDICT = 6  # columns: the shortest words
+_VERDICT, _LEAST_VERDICT = 9, 5  # columns: `too large`, `split`; what is left over goes there too
 
 
 class CandidateTable(DataTable[Text]):
     """Says which candidate is looked at, which is chosen, and which column's head was clicked."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Choose")]
 
     class Looked(Message):
         def __init__(self, candidate: Candidate) -> None:
@@ -91,37 +94,30 @@ class CandidateTable(DataTable[Text]):
     def _layout(self) -> list[tuple[Column, int]]:
         """The columns that find room, and how wide."""
         texts = [cells(c) for c in self._rows]
-        # A column of its own for the marks, and one for the scroll bar.
-        left = self.size.width - self.styles.scrollbar_size_vertical - (1 + 2 * self.cell_padding)
+        pads = 2 * self.cell_padding
+        left = self.size.width - self.styles.scrollbar_size_vertical - (1 + pads)  # the marks have a column
         widths: dict[Cell, int] = {}
         for column in sorted(COLUMNS, key=lambda c: c.need):
-            wanted = max(
-                [len(column.title) + 1 if column.order else len(column.title), *(len(t[column.cell]) for t in texts)]
-            )
-            room = left - 2 * self.cell_padding
-            if column.cell == "verdict" and wanted > room >= _LEAST_VERDICT:
-                wanted = room
-            if wanted <= room or column.need == 0:
+            longest = max((len(t[column.cell]) for t in texts), default=0)
+            wanted = max(longest, len(column.title) + (column.order is not None))
+            if column.cell == "verdict":
+                wanted = min(_VERDICT, left - pads) if left - pads >= _LEAST_VERDICT else wanted
+            if wanted + pads <= left or column.need == 0:
                 widths[column.cell] = wanted
-                left -= wanted + 2 * self.cell_padding
-        if "verdict" in widths and left > 0:
+                left -= wanted + pads
+        if "verdict" in widths:
             longest = max((len(t["verdict"]) for t in texts), default=0)
-            widths["verdict"] = min(widths["verdict"] + left, max(longest, _LEAST_VERDICT))
+            widths["verdict"] = max(widths["verdict"], min(widths["verdict"] + left, longest))
         return [(c, widths[c.cell]) for c in COLUMNS if c.cell in widths]
 
     def _draw(self, look_at: int | None) -> None:
-        layout = self._drawn = self._layout()
-        order, reverse = self._order
+        self._drawn = layout = self._layout()
         self.clear(columns=True)
         self.add_column("", width=1, key="mark")
         for column, width in layout:
-            sign = ("↓" if reverse else "↑") if column.order == order and order != "rank" else ""
-            if sign and column.order in ("tps", "max"):
-                sign = "↑" if reverse else "↓"
-            if column.cell == "loss" and any(c.cell == "kl" for c, _ in layout):
-                sign = ""
-            side = "right" if column.number else "left"
-            self.add_column(Text(f"{column.title}{sign}", justify=side), width=width, key=column.cell)  # type: ignore[arg-type]
+            title = f"{column.title}{self._sign(column)}"
+            head = Text(title, justify="right" if column.number else "left", no_wrap=True)
+            self.add_column(head, width=width, key=column.cell)
         for number, (candidate, mark) in enumerate(zip(self._rows, self._marks, strict=True)):
             texts, style = cells(candidate), "" if candidate.fits else "dim"
             row = [Text(mark, style)]
@@ -132,6 +128,13 @@ class CandidateTable(DataTable[Text]):
             self.add_row(*row, key=str(number))
         if look_at is not None and self._rows:
             self.move_cursor(row=min(look_at, len(self._rows) - 1), animate=False)
+
+    def _sign(self, column: Column) -> str:
+        """Beside the head that rows are sorted by: whether they rise or fall."""
+        order, reverse = self._order
+        if order == "rank" or column.order != order or column.cell == "loss":
+            return ""
+        return "↓" if (order in FALLING) != reverse else "↑"
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         event.stop()

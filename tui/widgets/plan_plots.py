@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual_plot import HiResMode, PlotWidget
@@ -20,20 +20,25 @@ HERE, OTHER, PROMPT = "●", "·", "◆"
 
 
 class LogAxis(AxisFormatter):
-    """Ticks of an axis whose positions are logarithms: powers of ten, with 2 and 5 between where there is room."""
+    """Ticks of an axis whose positions are logarithms: powers of ten, with more between where there is room.
 
-    def __init__(self, least: float | None = None) -> None:
-        self._least = least
+    Args:
+        room: how many labels find place.
+        least: the value that stands for all that are smaller.
+    """
+
+    def __init__(self, room: Callable[[], int], least: float | None = None) -> None:
+        self._room, self._least = room, least
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        found: list[float] = []
+        found, most = [], max(2, min(max_ticks, self._room()))
         for steps in ((1,), (1, 3), (1, 2, 5)):
             powers = range(math.floor(min_), math.ceil(max_) + 1)
             ticks = [p + math.log10(s) for p in powers for s in steps]
             ticks = [t for t in ticks if min_ <= t <= max_]
-            if not found or len(ticks) <= max_ticks:
+            if not found or len(ticks) <= most:
                 found = ticks
-        return found[:: 1 + (len(found) - 1) // max_ticks] if found else []
+        return found[:: 1 + (len(found) - 1) // most] if found else []
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         return [self._label(10**t) for t in ticks]
@@ -64,6 +69,12 @@ class PlanPlot(PlotWidget):
             self._shown = plan, candidate
             self._again()
 
+    def _rows(self) -> int:
+        return (self.size.height - 3) // 2
+
+    def _columns(self) -> int:
+        return self.size.width // 8
+
     def _again(self) -> None:
         if self._shown is not None:
             self.clear()
@@ -77,7 +88,7 @@ class ParetoPlot(PlanPlot):
     """Loss over memory: a line through those that no other beats in both."""
 
     def draw(self, plan: Plan, candidate: Candidate, theme: dict[str, str]) -> None:
-        self.set_y_formatter(LogAxis(LEAST))
+        self.set_y_formatter(LogAxis(self._rows, LEAST))
         fitting, front = plan.candidates, pareto_front(plan.candidates)
         shown = [*fitting, candidate]
         lowest, highest = LEAST, max(0.1, *(c.quality.kld for c in shown))
@@ -96,9 +107,8 @@ class RooflinePlot(PlanPlot):
 
     def draw(self, plan: Plan, candidate: Candidate, theme: dict[str, str]) -> None:
         found = roofline(plan, candidate)
-        axis = LogAxis()
-        self.set_x_formatter(axis)
-        self.set_y_formatter(axis)
+        self.set_x_formatter(LogAxis(self._columns))
+        self.set_y_formatter(LogAxis(self._rows))
         if found is None:
             self.set_xlabel("the memory's read bandwidth is not known")
             return
