@@ -66,9 +66,13 @@ class Planning:
         return f"{self.plan.model.name} on {self.plan.device.name}: {asked(self.plan.request)}"
 
     def verdict(self, c: Candidate) -> str:
+        """Why it is in or out; with nothing in, what would have to give; and what to know of the plan."""
         from edgeq.cli.plan_words import verdict
+        from edgeq.plan.relief import in_words
 
-        return verdict(self.plan, c)
+        notes = [f"Note: {note}." for note in self.plan.notes]
+        give = ["What would have to give:", *(f"- {in_words(s)}" for s in self.plan.relief)] if self.plan.relief else []
+        return "\n".join((verdict(self.plan, c), *give, *notes))
 
     def place(self, c: Candidate) -> str:
         """`number 3 of 39 for balanced`, `out`."""
@@ -80,8 +84,11 @@ class Planning:
     def guide(self, c: Candidate | None, journey: Journey) -> str:
         plan = self.plan
         if not plan.candidates:
-            way = f" {plan.relief[0]}" if plan.relief else ""
-            return f"Nothing fits.{way} Press e to ask for less, 2 for another model."
+            from edgeq.cli.plan_words import nothing
+            from edgeq.plan.relief import nearest_way
+
+            way = nearest_way(plan.relief)
+            return f"{nothing(plan)} {f'{way} ' if way else ''}Press e to ask otherwise, 2 for another model."
         if c is None or not c.fits:
             return f"This one is out. {ADVISED} is edgeq's advice."
         if c.not_yet is not None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from edgeq.cli.plan_words import arithmetic, asked, device_line, model_line, out_lines, speed_lines, why
+from edgeq.cli.plan_words import arithmetic, asked, device_line, model_line, nothing, out_lines, speed_lines, why
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.plan import Plan
 from edgeq.plan.targets import on_phone
@@ -116,9 +116,7 @@ def _selection(plan: Plan) -> list[Candidate]:
 
 
 def _nothing_fits(out: Console, plan: Plan) -> None:
-    fast_enough = all(c.footprint.total > c.capacity for c in plan.rejected)
-    head = "Nothing fits." if fast_enough or not plan.rejected else "Nothing meets what was asked."
-    _heading(out, f"[red]{head}[/] What would have to give:")
+    _heading(out, f"[red]{nothing(plan)}[/] What would have to give:")
     for sentence in plan.relief:
         out.print(_bullet(sentence))
 

@@ -92,6 +92,12 @@ def why(plan: Plan, c: Candidate) -> str:
     return first + pace + loss + remarks + _better(plan, c)
 
 
+def nothing(plan: Plan) -> str:
+    """What is said of a plan without candidates."""
+    fast_enough = all(c.footprint.total > c.capacity for c in plan.rejected)
+    return "Nothing fits." if fast_enough or not plan.rejected else "Nothing meets what was asked."
+
+
 def verdict(plan: Plan, c: Candidate) -> str:
     """Why a candidate is in, and what it takes and gives; or why it is out, with the way out."""
     against = obstacle(plan, c)

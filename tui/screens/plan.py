@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from edgeq.tui.planning import Planning
 
 LEGEND = f"{ADVISED} advised  {CHOSEN} chosen  {NOT_YET} not made by edgeq yet  {OUT} out"
-PARETO = "Loss (KL) over memory: ● this one, the line the best"
 ROOFLINE = "Roofline, GFLOP/s: ● this one, ◆ its prompts"
+TYPING = "Type what is asked: the plan follows. Enter goes back to the table."
 _VIEWS = ("details", "pareto", "roofline")
 _NEED_A_PLAN = ("choose", "order", "ask", "arithmetic", "view", "out", "copy")
 _WIDE, _TALL = 116, 32  # columns and lines that words, fields and plots take beside the table
@@ -36,6 +36,7 @@ _REST_S = 0.25  # after the last key before the plan is made anew
 
 class PlanScreen(StepScreen):
     STEP: ClassVar[Step] = "plan"
+    AUTO_FOCUS = ""
     CSS_PATH = "../styles/plan.tcss"
     HELP = """
 A candidate is a **scheme**, how the weights are kept, **on** a runtime. **GB** is the memory it takes with the context
@@ -76,7 +77,7 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
                 yield RequestForm(id="form")
         with Horizontal(id="lower"):
             with Vertical(id="pareto", classes="plot"):
-                yield Static(PARETO, classes="dim", markup=False)
+                yield Static("", id="pareto-title", classes="dim", markup=False)
             with Vertical(id="roofline", classes="plot"):
                 yield Static(ROOFLINE, classes="dim", markup=False)
 
@@ -127,18 +128,26 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
             planning.first(self.journey, self._looked),
         )
         if not rows:
-            self.say(planning.guide(None, self.journey))
+            self._looked = None
+            self._guide()
+
+    def _guide(self) -> None:
+        if self._planning is not None:
+            typing = self._asking and bool(self._planning.plan.candidates)
+            self.say(TYPING if typing else self._planning.guide(self._looked, self.journey))
 
     @on(CandidateTable.Looked)
     def _look(self, event: CandidateTable.Looked) -> None:
-        from edgeq.tui.widgets.plan_plots import PlanPlot
+        from edgeq.tui.widgets.plan_plots import ParetoPlot, PlanPlot
 
         planning, c = self._planning, event.candidate
         if planning is None:
             return
+        if c is not self._looked:
+            self.problem("")
         self._looked = c
-        self.problem("")
-        self.say(planning.guide(c, self.journey))
+        self._guide()
+        self.query_one("#pareto-title", Static).update(ParetoPlot.title(c))
         self.query_one("#name", Static).update(f"{c.scheme.name} on {c.target}: {planning.place(c)}")
         self.query_one("#why", Static).update(planning.verdict(c))
         self.query_one("#details").scroll_home(animate=False)
@@ -195,8 +204,7 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
     @on(DescendantFocus)
     def _focused(self) -> None:
         self.refresh_bindings()
-        if self._asking:
-            self.say("Type what is asked: the plan follows. Enter goes back to the table.")
+        self._guide()
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
@@ -209,8 +217,6 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
     def action_table(self) -> None:
         self.remove_class("asking")
         self.query_one(CandidateTable).focus()
-        if self._planning is not None:
-            self.say(self._planning.guide(self._looked, self.journey))
 
     @on(RequestForm.Changed)
     def _changed(self, event: RequestForm.Changed) -> None:

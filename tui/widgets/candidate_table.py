@@ -116,7 +116,9 @@ class CandidateTable(DataTable[Text]):
         self.add_column("", width=1, key="mark")
         for column, width in layout:
             title = f"{column.title}{self._sign(column)}"
-            head = Text(title, justify="right" if column.number else "left", no_wrap=True)
+            head = Text(
+                title if len(title) <= width else "", justify="right" if column.number else "left", no_wrap=True
+            )
             self.add_column(head, width=width, key=column.cell)
         for number, (candidate, mark) in enumerate(zip(self._rows, self._marks, strict=True)):
             texts, style = cells(candidate), "" if candidate.fits else "dim"
@@ -128,6 +130,8 @@ class CandidateTable(DataTable[Text]):
             self.add_row(*row, key=str(number))
         if look_at is not None and self._rows:
             self.move_cursor(row=min(look_at, len(self._rows) - 1), animate=False)
+        if self.looked_at is not None:  # another plan's, though the row be the same
+            self.post_message(self.Looked(self.looked_at))
 
     def _sign(self, column: Column) -> str:
         """Beside the head that rows are sorted by: whether they rise or fall."""

@@ -85,20 +85,27 @@ class PlanPlot(PlotWidget):
 
 
 class ParetoPlot(PlanPlot):
-    """Loss over memory: a line through those that no other beats in both."""
+    """Loss over memory: a line through those that no other beats in both; beside one that is out, an upright line at
+    the memory there is."""
+
+    @staticmethod
+    def title(candidate: Candidate) -> str:
+        line = "the line the best" if candidate.fits else "│ the memory there is"
+        return f"Loss (KL) over memory: {HERE} this one, {line}"
 
     def draw(self, plan: Plan, candidate: Candidate, theme: dict[str, str]) -> None:
         self.set_y_formatter(LogAxis(self._rows, LEAST))
         fitting, front = plan.candidates, pareto_front(plan.candidates)
-        shown = [*fitting, candidate]
+        shown = [*(fitting or plan.rejected), candidate]
         lowest, highest = LEAST, max(0.1, *(c.quality.kld for c in shown))
         self.set_ylimits(math.log10(lowest) - 0.1, math.log10(highest) + 0.1)
         self.set_xlimits(0.0, 1.05 * max(_gb(c) for c in shown))
         self.set_xlabel("GB")
         if front:
             self.plot([_gb(c) for c in front], [_loss(c) for c in front], theme["primary"], HiResMode.BRAILLE)
-        if fitting:
-            self.scatter([_gb(c) for c in fitting], [_loss(c) for c in fitting], OTHER, theme["foreground"])
+        self.scatter([_gb(c) for c in shown], [_loss(c) for c in shown], OTHER, theme["foreground"])
+        if not candidate.fits:
+            self.add_v_line(candidate.room / 1e9, theme["error"])
         self.scatter([_gb(candidate)], [_loss(candidate)], HERE, f"bold {theme['accent']}")
 
 

@@ -18,8 +18,8 @@ from edgeq.plan.asking import typed
 _LABELS = {
     "context": ("context", "Tokens of prompt and answer together: more take more memory"),
     "batch": ("sequences", "Chats at the same time"),
-    "max_memory": ("memory, at most", "What the model may take, e.g. 6GB; empty: what the device has free"),
-    "min_tps": ("tok/s, at least", "For each sequence; empty: any"),
+    "max_memory": ("memory limit", "What the model may take, e.g. 6GB; empty: what the device has free"),
+    "min_tps": ("least tok/s", "For each sequence; empty: any"),
     "objective": ("best is", "What comes first in the order"),
     "kv_dtype": ("cache", "How the model's memory of the conversation is kept: fewer bits take less"),
     "targets": ("runtime", "Only this one, or all"),
