@@ -42,18 +42,29 @@ class Planning:
         return ADVISED if c is self.plan.recommended else NOT_YET if c.not_yet else " "
 
     def first(self, journey: Journey, last: Candidate | None) -> int | None:
-        """The row to look at: the last one's, else the chosen, else the advised, else the first."""
+        """The row to look at: the last one's, else the chosen if it fits, else the advised, else the first."""
         rows = self.rows
+        fitting = {(c.scheme.name, c.target) for c in self.plan.candidates}
+        chosen = (journey.scheme, journey.target)
         names = [(c.scheme.name, c.target) for c in rows]
         best = self.plan.recommended
         for wanted in (
             last and (last.scheme.name, last.target),
-            (journey.scheme, journey.target),
+            chosen if chosen in fitting else None,
             best and (best.scheme.name, best.target),
         ):
             if wanted in names:
                 return names.index(wanted)  # type: ignore[arg-type]
         return 0 if rows else None
+
+    def kept(self, looked: Candidate | None, plan: Plan) -> bool:
+        """Whether another plan leaves the look where it is: not at one that it finds to be out, and whoever looks at
+        the advised one goes on to."""
+        if looked is None or looked is self.plan.recommended:
+            return False
+        return not looked.fits or (looked.scheme.name, looked.target) in {
+            (c.scheme.name, c.target) for c in plan.candidates
+        }
 
     def next_order(self) -> Order:
         return ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]

@@ -29,6 +29,8 @@ def changed(request: Request, name: str, text: str) -> Request:
         EdgeqError: a value that makes no sense.
     """
     text = text.strip()
+    if len(text) > _LONGEST and name not in ("targets", "objective"):
+        raise EdgeqError(f"too long: {text[:_LONGEST]!r} ...", hint="Give a figure")
     if name == "context":
         return replace(request, context=_whole(text, "a context", "Give a number of tokens, e.g. 8192"))
     if name == "batch":
@@ -36,7 +38,7 @@ def changed(request: Request, name: str, text: str) -> Request:
     if name == "min_tps":
         return replace(request, min_tps=_number(text))
     if name == "max_memory":
-        return replace(request, max_memory=parse_size(text[:_LONGEST]) if text else None)
+        return replace(request, max_memory=parse_size(text) if text else None)
     if name == "kv_dtype":
         return replace(request, kv_dtype=text or None)
     if name == "targets":
@@ -45,7 +47,7 @@ def changed(request: Request, name: str, text: str) -> Request:
 
 
 def _whole(text: str, what: str, hint: str) -> int:
-    if not _WHOLE.fullmatch(text) or len(text) > _LONGEST:
+    if not _WHOLE.fullmatch(text):
         raise EdgeqError(f"not a number: {text!r}" if text else f"{what} must be given", hint=hint)
     return int(re.sub("[, _]", "", text))
 

@@ -244,6 +244,8 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
 
     def _planned(self, plan: Plan) -> None:
         assert self._planning is not None
+        if not self._planning.kept(self._looked, plan):
+            self._looked = None
         self._planning = replace(self._planning, plan=plan)
         if self.journey.scheme is None:  # else what is asked goes with what is chosen
             self.become(replace(self.journey, request=plan.request))
