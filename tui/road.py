@@ -97,9 +97,10 @@ class Road:
 
         device, spec, asked = self.device(), self.spec(), request or self.request()
         key = (self.journey.device, self.journey.model or "", asked)
-        if self._plan is None or self._plan[0] != key:
-            self._plan = (key, make_plan(device, spec, asked))
-        return self._plan[1]
+        known = self._plan
+        if known is None or known[0] != key:  # what another thread puts there meanwhile is its own answer
+            known = self._plan = (key, make_plan(device, spec, asked))
+        return known[1]
 
     def candidate(self) -> Candidate | None:
         """The chosen candidate of the plan, else the recommended one."""

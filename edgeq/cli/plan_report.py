@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from edgeq.cli.plan_words import arithmetic, asked, device_line, model_line, out_lines, speed_lines, why
+from edgeq.cli.plan_words import arithmetic, asked, device_line, model_line, nothing, out_lines, speed_lines, why
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.plan import Plan
 from edgeq.plan.targets import on_phone
-from edgeq.plan.words import speed
+from edgeq.plan.words import gigabytes, rate
 
 ROWS, ROWS_PER_TARGET = 9, 3
 _VERDICTS = {"fits": "", "tight": "[yellow], tight[/]", "offload": "[yellow], split[/]"}
@@ -99,13 +99,9 @@ def _candidates(out: Console, plan: Plan, show_all: bool) -> None:
 def _row(c: Candidate, *, recommended: bool) -> tuple[str, ...]:
     mark = "[green]*[/]" if recommended else "[dim]-[/]" if c.not_yet else " "
     expected = c.expected.tps if c.expected else None
-    memory = f"{c.footprint.total / 1e9:.3g}"
-    rates = (_rate(expected), _rate(c.decode_ceiling))
+    memory = gigabytes(c.footprint.total)
+    rates = (rate(expected), rate(c.decode_ceiling))
     return mark, c.scheme.name, c.target, memory, *rates, f" {c.quality.words}{_VERDICTS[c.verdict]}"
-
-
-def _rate(tps: float | None) -> str:
-    return "?" if tps is None else speed(tps).removesuffix(" tok/s")
 
 
 def _selection(plan: Plan) -> list[Candidate]:
@@ -120,9 +116,7 @@ def _selection(plan: Plan) -> list[Candidate]:
 
 
 def _nothing_fits(out: Console, plan: Plan) -> None:
-    fast_enough = all(c.footprint.total > c.capacity for c in plan.rejected)
-    head = "Nothing fits." if fast_enough or not plan.rejected else "Nothing meets what was asked."
-    _heading(out, f"[red]{head}[/] What would have to give:")
+    _heading(out, f"[red]{nothing(plan)}[/] What would have to give:")
     for sentence in plan.relief:
         out.print(_bullet(sentence))
 

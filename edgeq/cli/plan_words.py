@@ -14,6 +14,7 @@ from edgeq.estimate.onnx_file import onnx_data_bytes
 from edgeq.estimate.pool import pool
 from edgeq.model.spec import Attention, LatentAttention, ModelSpec
 from edgeq.plan.candidate import Candidate
+from edgeq.plan.obstacle import obstacle
 from edgeq.plan.plan import Plan
 from edgeq.plan.request import Request
 from edgeq.plan.words import duration, gb, speed, tokens
@@ -89,6 +90,21 @@ def why(plan: Plan, c: Candidate) -> str:
     loss = f" Expected loss of quality: {c.quality.words} (KL divergence about {c.quality.kld:.2g})."
     remarks = "".join(f" {r[:1].upper()}{r[1:]}." for r in c.reasons if not r.endswith("on the processor"))
     return first + pace + loss + remarks + _better(plan, c)
+
+
+def nothing(plan: Plan) -> str:
+    """What is said of a plan without candidates."""
+    fast_enough = all(c.footprint.total > c.capacity for c in plan.rejected)
+    return "Nothing fits." if fast_enough or not plan.rejected else "Nothing meets what was asked."
+
+
+def verdict(plan: Plan, c: Candidate) -> str:
+    """Why a candidate is in, and what it takes and gives; or why it is out, with the way out."""
+    against = obstacle(plan, c)
+    if against is None:
+        return why(plan, c)
+    what = f"{against.head}: {against.reason}. {against.hint}."
+    return f"{what}\n\n{why(plan, c)}" if c.fits else what
 
 
 def _expect(plan: Plan, c: Candidate) -> str:

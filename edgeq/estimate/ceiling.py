@@ -83,6 +83,24 @@ def prefill_flop(spec: ModelSpec, prompt: int) -> float:
     return total + sum(_attention_flop(x.mixer, prompt) for x in spec.layers)
 
 
+@lru_cache(maxsize=256)
+def decode_flop(spec: ModelSpec, context: int) -> float:
+    """Operations for one token of one sequence with `context` tokens in the cache: 2 a weight used, and attention."""
+    total = 2.0 * spec.hidden_size * spec.vocab_size
+    for t, count in alike(spec):
+        if t.linear and t.role != "head":
+            total += 2.0 * count * t.numel * _used(spec, t, 1)
+    return total + sum(_token_attention_flop(x.mixer, context) for x in spec.layers)
+
+
+def _token_attention_flop(mixer: object, context: int) -> float:
+    if isinstance(mixer, Attention):
+        return 4.0 * mixer.heads * mixer.head_dim * min(context, mixer.window or context)
+    if isinstance(mixer, LatentAttention):
+        return 2.0 * mixer.heads * (mixer.qk_nope_dim + mixer.qk_rope_dim + mixer.v_dim) * context
+    return 0.0
+
+
 def _attention_flop(mixer: object, prompt: int) -> float:
     if isinstance(mixer, Attention):
         window = min(prompt, mixer.window or prompt)

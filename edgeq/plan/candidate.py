@@ -51,5 +51,10 @@ class Candidate:
         return self.offload.room if self.offload else self.capacity
 
     @property
+    def share(self) -> float:
+        """Of the memory there is for it."""
+        return self.footprint.total / max(1, self.room)
+
+    @property
     def decode_ceiling(self) -> float | None:
         return self.offload.decode_tps if self.offload else self.ceiling.decode_tps

@@ -52,7 +52,7 @@ def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
         return f"edgeq quantizes by {', '.join(sorted(METHODS - {'none'}))}, not by {scheme.method}"
     if scheme.act_bits != 16 and TARGETS[target] != "onnx":
         return "the plan makes 8-bit activations for ONNX Runtime; OpenVINO's exporter takes them too"
-    if scheme.linear.kind == "float":
+    if scheme.linear.kind == "float" or scheme.gguf_type in {"F16", "BF16"}:
         return "today edgeq plans unquantized weights, but makes quantized ones"
     if not loadable(spec):
         return "today edgeq runs softmax attention with MLPs, or with experts that a softmax weighs"

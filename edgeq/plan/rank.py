@@ -40,7 +40,6 @@ def balance(c: Candidate, batch: int = 1) -> float:
     last tenth more, and a graphics card reads prompts faster."""
     speed = c.expected.tps / batch if c.expected else 0.0
     useful = math.log((speed + 0.1) / (speed + READING))
-    used = c.footprint.total / max(1, c.room)
-    memory = _MEMORY_WEIGHT * used + _TIGHT_WEIGHT * max(0.0, (used - 0.9) / 0.1)
+    memory = _MEMORY_WEIGHT * c.share + _TIGHT_WEIGHT * max(0.0, (c.share - 0.9) / 0.1)
     prompt = 0.0 if c.target.split("/")[-1] in _PROCESSORS else _PROMPT_BONUS
     return useful + prompt - _KLD_WEIGHT * min(c.quality.kld, 2.0) - memory

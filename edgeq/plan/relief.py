@@ -21,6 +21,8 @@ from edgeq.plan.words import gb, tokens
 from edgeq.scheme import Scheme, named_scheme
 
 LEAST_CONTEXT = 256
+_NO_WAYS = ("No ", "Fewer sequences than", "More memory")  # what does not help, or can't be had by asking otherwise
+_FLAGS = ("--context ", "--batch ", "--kv-dtype ")
 
 
 def relief(
@@ -38,6 +40,18 @@ def relief(
         out += _speed(request, possible)
     model = _smaller_model(device, request, {c.target for c in possible}, smaller)
     return [*out, model] if model else out
+
+
+def nearest_way(sentences: Sequence[str]) -> str | None:
+    """The first of `relief` that a person can take by asking for something else; all in words, without options."""
+    return next((in_words(s) for s in sentences if not s.startswith(_NO_WAYS)), None)
+
+
+def in_words(sentence: str) -> str:
+    """`Shorter context: 4096 fits with ...`: for those who don't type options."""
+    for flag in _FLAGS:
+        sentence = sentence.replace(flag, "")
+    return sentence
 
 
 def _runs_fast(c: Candidate, device: Device) -> bool:

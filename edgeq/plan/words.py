@@ -14,6 +14,22 @@ def gb(n: float) -> str:
     return f"{n / 1e6:.0f} MB"
 
 
+def gigabytes(n: float) -> str:
+    """A table's figure in GB: `0.86`, `6.17`, `12.3`, `148`, `1,234`."""
+    value = n / 1e9
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def rate(tps: float | None) -> str:
+    """A table's figure in tokens/s: `28`, `2.4`, `?`."""
+    return "?" if tps is None else speed(tps).removesuffix(" tok/s")
+
+
+def kl(nats: float) -> str:
+    """Two digits, no exponent: `0.76`, `0.013`, `0.0014`, `0`."""
+    return "0" if nats == 0 else f"{nats:.2f}" if nats >= 0.1 else f"{nats:.3f}" if nats >= 0.01 else f"{nats:.4f}"
+
+
 def tokens(n: int) -> str:
     return f"{n:,} token" + ("" if n == 1 else "s")
 
