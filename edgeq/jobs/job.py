@@ -37,7 +37,8 @@ class Event:
     Attributes:
         active_s: seconds that the process had worked by then, pauses left out.
         done, total: in the work's own unit; a total of 0 says that nobody knows how much there is to do.
-        more: what else the work says of itself (`tokens_per_s` of a benchmark); `left_s`, where it knows better than its pace.
+        more: what else the work says of itself (`tokens_per_s` of a benchmark); `left_s`, where it knows better than
+            its pace.
         part_s, part_done: `active_s` and `done` when the present part of the work was first seen to get on.
     """
 

@@ -146,20 +146,24 @@ def compare(
     shortest = min(int(a.model.get("max_positions", 1 << 20)) for a in artifacts)
     load, rounds = load.fitted(shortest), rounds_of(load.reps)
     turns = [Turn(a, promise_of(a, device, load), options) for a in artifacts]
-    found = in_turns(turns, device, load, rounds=rounds, names=short_names(artifacts), progress=progress, live=live)
+    called = short_names([(str(a.path), a.runtime) for a in artifacts])
+    found = in_turns(turns, device, load, rounds=rounds, names=called, progress=progress, live=live)
     return beside(found, [likeness(a) for a in artifacts], rounds)
 
 
-def short_names(artifacts: Sequence[Artifact]) -> list[str]:
-    """The names of the folders, without what all of them begin with; of equal ones, the runtimes; else numbers."""
-    folders = [Path(a.path).name for a in artifacts]
+def short_names(artifacts: Sequence[tuple[str, str]]) -> list[str]:
+    """Names that are short and differ: the folders' without what all of them begin with, else numbered.
+
+    Args:
+        artifacts: path and runtime of each.
+    """
+    folders = [Path(path).name for path, _ in artifacts]
+    parts = [f.replace("_", "-").split("-") for f in folders]
     common = 0
-    while len(set(folders)) > 1 and len({f[: common + 1] for f in folders}) == 1:
+    while len(set(folders)) > 1 and len({tuple(p[: common + 1]) for p in parts}) == 1:
         common += 1
-    for found in ([f[common:].strip("-_.") or a.runtime for f, a in zip(folders, artifacts, strict=True)], folders):
-        if len(set(found)) == len(found):
-            return found
-    return [f"{f} {i}" for i, f in enumerate(folders, 1)]
+    found = ["-".join(p[common:]) or run for p, (_, run) in zip(parts, artifacts, strict=True)]
+    return found if len(set(found)) == len(found) else [f"{f} {i}" for i, f in enumerate(found, 1)]
 
 
 def beside(found: Sequence[Benchmark], alike: Sequence[Likeness | None], rounds: Sequence[int] = ()) -> Comparison:

@@ -107,7 +107,7 @@ def _measured(artifacts: Sequence[Artifact], store: Store) -> list[tuple[Benchma
     An artifact is known by its runtime, model, scheme and size, so that a moved one keeps its measurements.
     """
     known = store.benchmarks()
-    own = [[b for b in known if _key(b) == _key_of(a)] for a in artifacts]
+    own = [[b for b in known if benchmark_key(b) == artifact_key(a)] for a in artifacts]
     if not any(own):  # this machine need not be looked at
         return [(None, None)] * len(artifacts)
     here = device_key(load_device("auto"))
@@ -120,9 +120,11 @@ def _measured(artifacts: Sequence[Artifact], store: Store) -> list[tuple[Benchma
     return found
 
 
-def _key(b: Benchmark) -> tuple[str, str, str, int]:
+def benchmark_key(b: Benchmark) -> tuple[str, str, str, int]:
+    """What an artifact is known by in the store: runtime, model, scheme, bytes."""
     return b.target.partition("/")[0], b.model, b.scheme, b.artifact_bytes
 
 
-def _key_of(a: Artifact) -> tuple[str, str, str, int]:
+def artifact_key(a: Artifact) -> tuple[str, str, str, int]:
+    """The same of an artifact."""
     return a.runtime, a.name, a.scheme, a.total_bytes

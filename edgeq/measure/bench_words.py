@@ -1,0 +1,114 @@
+"""A measurement in words: what it says of the promise, what can be done where it is slower, how old it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from edgeq.benchmark import Benchmark
+from edgeq.measure.bench import Workload, ratio
+from edgeq.measure.compare import Comparison, Side
+
+KEPT = 0.9  # of what was promised: as promised
+SLOW = 0.8  # of what was promised: there is something to look for
+READING_TPS = 6.0  # 250 words a minute, about 1.4 tokens a word
+
+
+def verdict(found: Benchmark) -> str:
+    """`It writes 43.1 tokens/s, as promised (45.0): 7 times as fast as people read.`"""
+    speed = found.decode.tps.median
+    share = ratio(speed, found.promise.decode_tps)
+    said = ""
+    if share is not None:
+        how = "slower than" if share < KEPT else "faster than" if share > 1 / KEPT else "as"
+        said = f", {how} promised ({found.promise.decode_tps:.1f})"
+    return f"It writes {speed:.1f} tokens/s{said}: {_beside_reading(speed)}."
+
+
+def _beside_reading(speed: float) -> str:
+    times = speed / READING_TPS
+    if times < 0.8:
+        return "slower than people read"
+    return "about as fast as people read" if times < 1.5 else f"{times:.0f} times as fast as people read"
+
+
+def ceiling_line(found: Benchmark) -> str:
+    """How near the speed comes to what the memory allows; empty where that is not known."""
+    share = ratio(found.decode.tps.median, found.promise.ceiling_tps)
+    if share is None:
+        return ""
+    most = f"{found.promise.ceiling_tps:.1f} tokens/s"
+    return f"That is {share:.0%} of the ceiling: this machine's memory allows {most} of it at most."
+
+
+def advice(found: Benchmark) -> tuple[str, ...]:
+    """What to try where it is much slower than promised; empty where it is not."""
+    share = ratio(found.decode.tps.median, found.promise.decode_tps)
+    if share is None or share >= SLOW:
+        return ()
+    tries = []
+    if found.warnings:
+        tries.append("Measure again while nothing else runs: the figures are doubtful (see the warning).")
+    tries.append(f"Try other numbers of threads: edgeq bench {found.artifact} --threads auto")
+    if found.promise.basis.startswith("prior"):
+        tries.append("The promise was a guess from other machines; the next plan goes by this measurement.")
+    return tuple(tries)
+
+
+def versus(comparison: Comparison, names: list[str]) -> str:
+    """Which is the fastest, in a sentence, and how sure that is."""
+    first, best = comparison.sides[0], comparison.fastest
+    if best is first:
+        others = [s for s in comparison.sides[1:] if not s.decode.clear]
+        if others:
+            return f"{names[0]} writes as fast as {_and(_names(others, comparison, names))}, as far as this can tell."
+        return f"{names[0]} writes fastest."
+    name = names[comparison.sides.index(best)]
+    if not best.decode.clear:
+        return f"{name} and {names[0]} write equally fast, as far as this can tell."
+    return f"{name} writes fastest: {best.decode.value:.2f} times {names[0]}'s speed."
+
+
+def _names(sides: list[Side], comparison: Comparison, names: list[str]) -> list[str]:
+    return [name for side, name in zip(comparison.sides, names, strict=True) if side in sides]
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def ago(date: str, now: datetime | None = None) -> str:
+    """`just now`, `5 minutes ago`, `2 days ago` of an ISO date; the date itself where it can't be read."""
+    try:
+        seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(date)).total_seconds()
+    except (ValueError, TypeError):
+        return f"on {date}"
+    for unit, each in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= each:
+            count = int(seconds // each)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def work_rows(work: Workload, count: int, seconds: float | None) -> list[tuple[str, str]]:
+    """What will be measured: rows of a name and what is said of it.
+
+    Args:
+        count: of artifacts.
+        seconds: that it takes, None where nobody knows.
+    """
+    lengths = [str(n) for n in work.prompt_tokens]
+    rows = [
+        ("decode", f"{work.tokens} new tokens, one by one, after a prompt of {work.context}: how fast it writes"),
+        ("prefill", f"prompts of {_and(lengths)} tokens: how fast it reads, and the wait for the first word"),
+        ("start, memory", "the time to load it, and the most memory its process takes"),
+        ("repeated", f"{work.reps} times{', in turns, so that what disturbs one disturbs all' if count > 1 else ''}"),
+    ]
+    if seconds is not None:
+        rows.append(("takes", f"about {_span(seconds)}"))
+    return rows
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(5, round(seconds / 5) * 5)} seconds"
+    return f"{round(seconds / 60)} minutes"
