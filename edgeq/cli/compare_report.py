@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 3  # artifacts of a table: the first, and two more
 NAME = 14  # characters of a name at the head of a column
-SAME = "≈"  # the rounds do not agree on which is faster
+SAME = "≈"  # the rounds do not agree on which is more
 
 
 def render(found: Comparison, console: Console) -> None:
@@ -34,8 +34,8 @@ def render(found: Comparison, console: Console) -> None:
         console.print(table)
     console.print(f"[bold]{escape(versus(found, names(found)))}[/]", highlight=False)
     console.print(f"[dim]{how(found)}[/]", highlight=False)
-    for line in found.warnings:
-        console.print(f"[yellow]! {escape(line)}[/]", highlight=False)
+    for doubt in found.warnings:
+        console.print(f"[yellow]! {escape(doubt)}[/]", highlight=False)
 
 
 def names(found: Comparison) -> list[str]:
@@ -59,7 +59,7 @@ def how(found: Comparison) -> str:
     """How the figures came about, and what `≈` says."""
     turns = " ".join("ABCDEFGH"[: len(found.sides)])
     way = f"Measured in {len(found.rounds)} rounds of turns ({turns} {turns} ...)" if found.rounds else "Measured apart"
-    return f"{way}. Times the first one's; {SAME}: too close to tell."
+    return f"{way}. ×: times the first one's. {SAME}: the rounds differ on it."
 
 
 def tables(found: Comparison) -> list[Table]:

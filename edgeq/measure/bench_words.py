@@ -10,6 +10,7 @@ from edgeq.measure.compare import Comparison, Side
 
 KEPT = 0.9  # of what was promised: as promised
 SLOW = 0.8  # of what was promised: there is something to look for
+NEAR = 0.9  # of the fastest's speed: as fast, where the runs differ
 READING_TPS = 6.0  # 250 words a minute, about 1.4 tokens a word
 
 
@@ -56,20 +57,21 @@ def advice(found: Benchmark) -> tuple[str, ...]:
 
 def versus(comparison: Comparison, names: list[str]) -> str:
     """Which is the fastest, in a sentence, and how sure that is."""
-    first, best = comparison.sides[0], comparison.fastest
-    if best is first:
-        others = [s for s in comparison.sides[1:] if not s.decode.clear]
-        if others:
-            return f"{names[0]} writes as fast as {_and(_names(others, comparison, names))}, as far as this can tell."
-        return f"{names[0]} writes fastest."
-    name = names[comparison.sides.index(best)]
-    if not best.decode.clear:
-        return f"{name} and {names[0]} write equally fast, as far as this can tell."
-    return f"{name} writes fastest: {best.decode.value:.2f} times {names[0]}'s speed."
+    best = comparison.fastest
+    at = comparison.sides.index(best)
+    rivals = [i for i, side in enumerate(comparison.sides) if i != at and not _clear(best, side)]
+    if not rivals:
+        times = f": {best.decode.value:.2f} times {names[0]}'s speed" if at else ""
+        return f"{names[at]} writes fastest{times}."
+    near = _and([names[i] for i in rivals])
+    if all(comparison.sides[i].decode.value > NEAR * best.decode.value for i in rivals):
+        return f"{names[at]} and {near} write equally fast, as far as this can tell."
+    return f"{names[at]} seems faster than {near}, but the runs differ: measure again while nothing else runs."
 
 
-def _names(sides: list[Side], comparison: Comparison, names: list[str]) -> list[str]:
-    return [name for side, name in zip(comparison.sides, names, strict=True) if side in sides]
+def _clear(best: Side, other: Side) -> bool:
+    """The two ranges of their ratios to the first do not meet."""
+    return best.decode.low > other.decode.high
 
 
 def _and(names: list[str]) -> str:

@@ -16,7 +16,7 @@ from edgeq.artifact import Artifact, read_artifact
 from edgeq.benchmark import Benchmark, Samples
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
-from edgeq.measure.bench import Turn, Workload, in_turns
+from edgeq.measure.bench import Turn, Workload, doubts, in_turns
 from edgeq.measure.likeness import Likeness, likeness
 from edgeq.measure.live import Live
 from edgeq.measure.promise import promise_of
@@ -185,8 +185,16 @@ def beside(found: Sequence[Benchmark], alike: Sequence[Likeness | None], rounds:
         )
         for one, like in zip(found, alike, strict=True)
     )
-    warnings = tuple(dict.fromkeys(line for one in found for line in one.warnings))
-    return Comparison(max(one.date for one in found), first.device, tuple(rounds), sides, warnings)
+    return Comparison(max(one.date for one in found), first.device, tuple(rounds), sides, _doubts(found))
+
+
+def _doubts(found: Sequence[Benchmark]) -> tuple[str, ...]:
+    """Of the machine once, at its busiest; of each artifact's spread."""
+    calm = Samples((1.0,))
+    busy = doubts(max(one.load_before for one in found), max(one.load_during for one in found), calm)
+    called = short_names([(one.artifact, one.target.partition("/")[0]) for one in found])
+    own = [f"{name}: {line}" for name, one in zip(called, found, strict=True) for line in doubts(0, 0, one.decode.tps)]
+    return (*busy, *own)
 
 
 def _ratio(ours: Samples, first: Samples, rounds: Sequence[int]) -> Ratio:
