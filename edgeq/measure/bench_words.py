@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from edgeq.artifact import Artifact
 from edgeq.benchmark import Benchmark
 from edgeq.measure.bench import Workload, ratio
 from edgeq.measure.compare import Comparison, Side
+from edgeq.measure.live import Now
 
 KEPT = 0.9  # of what was promised: as promised
 SLOW = 0.8  # of what was promised: there is something to look for
@@ -114,3 +117,30 @@ def _span(seconds: float) -> str:
     if seconds < 90:
         return f"{max(5, round(seconds / 5) * 5)} seconds"
     return f"{round(seconds / 60)} minutes"
+
+
+def at_words(now: Now) -> str:
+    """`writing 128 tokens, 2 of 5`: what a measurement is at."""
+    what = f"writing {now.tokens} tokens" if now.phase == "decode" else f"reading a prompt of {now.tokens} tokens"
+    return f"{what}, {f'{now.rep} of {now.reps}' if now.rep else 'warming up'}"
+
+
+def so_far_rows(now: Now, names: Sequence[str]) -> list[tuple[str, str]]:
+    """What came out so far: a row a figure, with each artifact's median."""
+    rows: dict[str, list[str]] = {}
+    for one in now.so_far:
+        name = f"{names[one.artifact]} " if len(names) > 1 and one.artifact < len(names) else ""
+        rows.setdefault(f"{one.phase} {one.tokens}", []).append(f"{name}{one.tokens_per_s:,.1f}")
+    return [(name, f"{'   '.join(speeds)} tokens/s") for name, speeds in rows.items()]
+
+
+def choice_words(artifact: Artifact | None, known: Benchmark | None, hint: str = "") -> str:
+    """`onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`: an artifact in a list.
+
+    Args:
+        hint: the way out where it can't be measured; empty: it can.
+    """
+    parts = [] if artifact is None else [artifact.runtime, f"{artifact.total_bytes / 1e6:,.1f} MB"]
+    if known is not None:
+        parts.append(f"{known.decode.tps.median:.1f} tokens/s {ago(known.date)}")
+    return ", ".join([*parts, *([hint] if hint else [])])

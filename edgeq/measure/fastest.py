@@ -43,10 +43,14 @@ class Choice:
         return f"{name}, {speed}{rest}{f'; {left} not measured' if left else ''})"
 
 
-def artifacts_of(checkpoint: Path) -> list[Artifact]:
-    """The artifacts that were exported from a checkpoint and lie beside it, by name; damaged ones are left out."""
+def artifacts_of(checkpoint: Path, beside: Path | None = None) -> list[Artifact]:
+    """The artifacts that were exported from a checkpoint, by name; damaged ones are left out.
+
+    Args:
+        beside: the folder they lie in; None: the checkpoint's own.
+    """
     place, found = checkpoint.resolve(), []
-    for folder in sorted(place.parent.iterdir()):
+    for folder in sorted((place.parent if beside is None else beside).iterdir()):
         if not (folder / MANIFEST).is_file():
             continue
         try:

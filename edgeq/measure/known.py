@@ -46,3 +46,11 @@ def expected_seconds(
     prompts = passes * (sum(work.prompt_tokens) + work.context) / reading
     answers = (work.reps * work.tokens + rounds * min(WARM_UP_TOKENS, work.tokens)) / decode
     return prompts + answers + rounds * (START_S + artifact.total_bytes / LOAD_BYTES_PER_S)
+
+
+def run_seconds(
+    work: Workload, measured: Sequence[tuple[Artifact, Promise, Benchmark | None]], rounds: int
+) -> float | None:
+    """How long all of them take together; None where that is not known of one."""
+    each = [expected_seconds(work, artifact, promise, known, rounds) for artifact, promise, known in measured]
+    return sum(s for s in each if s is not None) if None not in each else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import Any, Protocol
 
+from edgeq.errors import EdgeqError
+from edgeq.jsonable import from_json
 from edgeq.measure.process import Event
 from edgeq.registry import Progress
 
@@ -33,6 +35,35 @@ class SoFar:
     tokens: int
     tokens_per_s: float
     reps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a measurement is at.
+
+    Attributes:
+        artifact, name: which one of the run.
+        phase, tokens: `decode` of so many new tokens, or `prefill` of so many of a prompt.
+        rep: of `reps` repetitions of this round; 0: the warm-up.
+        tokens_per_s: of this moment.
+    """
+
+    artifact: int
+    name: str
+    phase: str
+    tokens: int
+    rep: int
+    reps: int
+    tokens_per_s: float
+    so_far: tuple[SoFar, ...]
+
+
+def now_of(more: Mapping[str, Any]) -> Now | None:
+    """From what `Told` said; None: nothing of a measurement."""
+    try:
+        return from_json(Now, {f.name: more[f.name] for f in fields(Now)})
+    except (KeyError, EdgeqError):
+        return None
 
 
 @dataclass
