@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgeq.benchmark import Benchmark, Samples
+    from edgeq.measure.bench import Workload
 
 
 def command(
-    artifact: Path = typer.Argument(..., help="A folder that `edgeq export` made, or a GGUF file."),
+    artifacts: list[Path] = typer.Argument(
+        ..., metavar="ARTIFACT...", help="Folders that `edgeq export` made, or GGUF files; several are compared."
+    ),
+    compare: list[Path] = typer.Option([], "--compare", help="One more to compare with the first; may be repeated."),
     prompt_tokens: str = typer.Option("32,128,512", help="Prompt lengths to prefill, separated by commas."),
     tokens: int = typer.Option(128, help="New tokens of one decoding."),
     reps: int = typer.Option(5, help="Repetitions, besides a warm-up."),
@@ -32,7 +36,23 @@ def command(
     store: bool = typer.Option(True, "--store/--no-store", help="Keep the measurement for the next plan."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Measure speed, start and memory of an artifact, in a process of its own, beside what the plan promised."""
+    """Measure speed, start and memory of an artifact, in a process of its own, beside what the plan promised.
+
+    Several artifacts are measured in turns, and set beside the first.
+    """
+    from edgeq.measure.bench import Workload
+
+    own = runtime_options(option) | ({} if on is None else {"device": on})
+    count = _threads_of(threads)
+    work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, count if isinstance(count, int) else None)
+    paths, kept = [*artifacts, *compare], store and not own
+    if len(paths) == 1:
+        _measure(paths[0], work, own, tries=count == "auto", store=kept, as_json=as_json)
+    else:
+        _compare(paths, work, own, tries=count == "auto", store=kept, as_json=as_json)
+
+
+def _measure(path: Path, work: Workload, own: dict[str, Any], *, tries: bool, store: bool, as_json: bool) -> None:
     from dataclasses import replace
 
     from rich.console import Console
@@ -41,18 +61,14 @@ def command(
     from edgeq.cli.progress import steps
     from edgeq.device.load_ref import load_device
     from edgeq.jsonable import to_json
-    from edgeq.measure.bench import Workload, bench
+    from edgeq.measure.bench import bench
     from edgeq.measure.promise import promise_of
     from edgeq.measure.threads import fastest_threads, try_threads
     from edgeq.store import Store
 
-    opened = read_artifact(artifact)
+    opened, tried = read_artifact(path), []
     device, kept = load_device("auto"), Store()
-    own = runtime_options(option) | ({} if on is None else {"device": on})
-    store = store and not own
-    count, tried = _threads_of(threads), []
-    work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, count if isinstance(count, int) else None)
-    if count == "auto":
+    if tries:
         with steps("trying threads", quiet=as_json) as progress:
             tried = try_threads(opened, device, options=own, progress=progress)
         if store:
@@ -72,6 +88,38 @@ def command(
     if tried:
         speeds = ", ".join(f"{b.threads}: {b.decode.tps.median:.1f}" for b in tried)
         console.print(f"[dim]Tokens/s by threads: {speeds}.[/]", highlight=False)
+    if store:
+        console.print(f"[dim]Kept in {kept.path} for the next plan.[/]", highlight=False, soft_wrap=True)
+
+
+def _compare(
+    paths: list[Path], work: Workload, own: dict[str, Any], *, tries: bool, store: bool, as_json: bool
+) -> None:
+    from rich.console import Console
+
+    from edgeq.cli import compare_report
+    from edgeq.cli.progress import steps
+    from edgeq.device.load_ref import load_device
+    from edgeq.errors import EdgeqError
+    from edgeq.jsonable import to_json
+    from edgeq.measure.compare import compare, open_all
+    from edgeq.store import Store
+
+    if tries:
+        hint = "Find the best number of each first: edgeq bench ARTIFACT --threads auto"
+        raise EdgeqError("--threads auto takes one artifact", hint=hint)
+    opened = open_all(paths)
+    device, kept = load_device("auto"), Store()
+    with steps("measuring in turns", quiet=as_json) as progress:
+        found = compare(opened, device, workload=work, options=own, progress=progress)
+    if store:
+        for side in found.sides:
+            kept.add(side.benchmark)
+    if as_json:
+        print(json.dumps(to_json(found), indent=2))
+        return
+    console = Console()
+    compare_report.render(found, console)
     if store:
         console.print(f"[dim]Kept in {kept.path} for the next plan.[/]", highlight=False, soft_wrap=True)
 
@@ -102,7 +150,7 @@ def render(found: Benchmark, console: Console) -> None:
 
     console.print(f"[bold]{escape(found.model)}[/]  {escape(found.scheme)}  on {found.target}", highlight=False)
     console.print(f"[dim]{escape(found.device)}; {_threads(found.threads)}[/]", highlight=False)
-    console.print(_table(found))
+    console.print(table_of(found))
     for line in found.warnings:
         console.print(f"[yellow]! {escape(line)}[/]", highlight=False)
     if not found.warnings:
@@ -115,7 +163,8 @@ def _threads(count: int) -> str:
     return "the runtime's own number of threads" if not count else f"{count} thread{'s' if count > 1 else ''}"
 
 
-def _table(found: Benchmark) -> Table:
+def table_of(found: Benchmark) -> Table:
+    """Each figure: measured, promised, their ratio, and the share of the ceiling."""
     from rich.table import Table
 
     from edgeq.measure.bench import ratio

@@ -37,7 +37,8 @@ class Event:
     Attributes:
         active_s: seconds that the process had worked by then, pauses left out.
         done, total: in the work's own unit; a total of 0 says that nobody knows how much there is to do.
-        more: what else the work says of itself (`tokens_per_s` of a benchmark).
+        more: what else the work says of itself (`tokens_per_s` of a benchmark); `left_s`, where it knows better than
+            its pace.
         part_s, part_done: `active_s` and `done` when the present part of the work was first seen to get on.
     """
 
@@ -93,8 +94,11 @@ class Look:
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds of work left in the present part; None where that can't be told."""
+        """Seconds of work left in the present part, as the work itself says or else at its pace; None: not known."""
         event = self.event
+        said = event.more.get("left_s") if event is not None else None
+        if isinstance(said, (int, float)):
+            return float(said)
         if event is None or event.rate is None or not event.total:
             return None
         return max(0, event.total - event.done) / event.rate

@@ -82,13 +82,36 @@ def bench(request: dict[str, Any], tell: Tell) -> Any:
     tell(0, 0, "opening the artifact")
     opened, device = read_artifact(request["artifact"]), load_device("auto")
     work = from_json(Workload, request.get("workload") or {}, "the job")
-    found = run(opened, device, workload=work, promise=promise_of(opened, device, work), progress=tell)
+    found = run(opened, device, workload=work, promise=promise_of(opened, device, work), live=tell)
     Store().add(found)
     return to_json(found)
 
 
-KINDS: dict[str, Kind] = {"profile": profile, "quantize": quantize, "export": export, "bench": bench}
-MEASURING = frozenset({"profile", "bench"})  # whose result is a speed
+def compare(request: dict[str, Any], tell: Tell) -> Any:
+    """Request: `artifacts`, and of the workload as for `bench`. All are kept in the store."""
+    from edgeq.device.load_ref import load_device
+    from edgeq.measure.bench import Workload
+    from edgeq.measure.compare import compare as run
+    from edgeq.measure.compare import open_all
+    from edgeq.store import Store
+
+    tell(0, 0, "opening the artifacts")
+    opened, device, store = open_all(request["artifacts"]), load_device("auto"), Store()
+    work = from_json(Workload, request.get("workload") or {}, "the job")
+    found = run(opened, device, workload=work, live=tell)
+    for side in found.sides:
+        store.add(side.benchmark)
+    return to_json(found)
+
+
+KINDS: dict[str, Kind] = {
+    "profile": profile,
+    "quantize": quantize,
+    "export": export,
+    "bench": bench,
+    "compare": compare,
+}
+MEASURING = frozenset({"profile", "bench", "compare"})  # whose result is a speed
 
 
 def kind(name: str) -> Kind:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from edgeq import __version__
@@ -15,7 +16,8 @@ from edgeq.benchmark import Benchmark, Decode, Prefill, Promise, Samples, device
 from edgeq.device.load import BUSY
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
-from edgeq.measure.process import Event, Watched, others_now, run_worker
+from edgeq.measure.live import Live, Told
+from edgeq.measure.process import Watched, others_now, run_worker
 from edgeq.registry import Progress, runtime
 
 WORKER = "edgeq.measure.bench_worker"
@@ -56,6 +58,19 @@ class Workload:
         return Workload(lengths, tokens, context, self.reps, self.threads)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One artifact of a run, and what it is measured beside.
+
+    Attributes:
+        options: passed on to `edgeq.load` in the worker.
+    """
+
+    artifact: Artifact
+    promise: Promise
+    options: Mapping[str, Any] | None = None
+
+
 def bench(
     artifact: Artifact,
     device: Device,
@@ -64,6 +79,7 @@ def bench(
     promise: Promise | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    live: Live | None = None,
 ) -> Benchmark:
     """Measure an artifact on this machine; takes about as long as (reps + 1) times the work asked for.
 
@@ -71,42 +87,72 @@ def bench(
         device: this machine, for the record; nothing is measured on another one.
         promise: what to print beside the measurement.
         options: passed on to `edgeq.load` in the worker.
+        progress: told when a piece of work ends.
+        live: told that too, and the speed in between.
 
     Raises:
         EdgeqError: the artifact can't be loaded, the work does not fit its context, or the worker died.
     """
-    load = (workload or Workload()).fitted(int(artifact.model.get("max_positions", 1 << 20)))
-    options = dict(options or {}) | ({} if load.threads is None else {"threads": load.threads})
-    request = {
-        "path": str(Path(artifact.path).resolve()),
+    turn = Turn(artifact, promise or Promise(), options)
+    load = workload or Workload()
+    return in_turns([turn], device, load, rounds=(load.reps,), progress=progress, live=live)[0]
+
+
+def in_turns(
+    turns: Sequence[Turn],
+    device: Device,
+    workload: Workload,
+    *,
+    rounds: Sequence[int],
+    names: Sequence[str] = ("",),
+    progress: Progress | None = None,
+    live: Live | None = None,
+) -> list[Benchmark]:
+    """Measure several artifacts in turns, one benchmark each; see `bench`.
+
+    Args:
+        rounds: repetitions of each round; in a round each artifact has its turn, in a process of its own, so that
+            there is never more than one of them in memory.
+        names: of the artifacts, for `progress` and `live`.
+    """
+    loads = [workload.fitted(int(turn.artifact.model.get("max_positions", 1 << 20))) for turn in turns]
+    told = Told(names, rounds, len(loads[0].prompt_tokens) + 1, progress, live)
+    before = others_now()
+    watched: list[list[Watched]] = [[] for _ in turns]
+    for number, reps in enumerate(rounds):
+        for i, (turn, load) in enumerate(zip(turns, loads, strict=True)):
+            told.begins(number, i)
+            watched[i].append(run_worker(WORKER, _request(turn, load, reps), told))
+            told.ended()
+    return [
+        _benchmark(turn.artifact, device, replace(load, reps=sum(rounds)), seen, before, turn.promise)
+        for turn, load, seen in zip(turns, loads, watched, strict=True)
+    ]
+
+
+def _request(turn: Turn, load: Workload, reps: int) -> dict[str, Any]:
+    options = dict(turn.options or {}) | ({} if load.threads is None else {"threads": load.threads})
+    return {
+        "path": str(Path(turn.artifact.path).resolve()),
         "prompt_tokens": load.prompt_tokens,
         "tokens": load.tokens,
         "context": load.context,
-        "reps": load.reps,
+        "reps": reps,
         "options": options,
     }
-    before = others_now()
-    watched = run_worker(WORKER, request, _report_to(progress))
-    return _benchmark(artifact, device, load, watched, before, promise or Promise())
-
-
-def _report_to(progress: Progress | None) -> Callable[[Event], None]:
-    def report(event: Event) -> None:
-        if progress is not None and "done" in event:
-            progress(int(event["done"]), int(event["total"]), str(event["what"]))
-
-    return report
 
 
 def _benchmark(
-    artifact: Artifact, device: Device, load: Workload, watched: Watched, before: float, promise: Promise
+    artifact: Artifact, device: Device, load: Workload, rounds: Sequence[Watched], before: float, promise: Promise
 ) -> Benchmark:
-    found = watched.result
-    prefills = tuple(
-        Prefill(n, Samples.of(n / s for s, _ in runs), Samples.of(t for _, t in runs))
-        for n, runs in sorted((int(n), runs) for n, runs in found["prefill"].items())
-    )
-    decode = Decode(load.tokens, load.context, Samples.of(1 / s for s in found["decode"]))
+    """Of the rounds together: their repetitions one after the other, the median start, the highest memory."""
+    found = [watched.result for watched in rounds]
+    prefills = []
+    for n in load.prompt_tokens:
+        runs = [run for one in found for run in one["prefill"][str(n)]]
+        prefills.append(Prefill(n, Samples.of(n / s for s, _ in runs), Samples.of(t for _, t in runs)))
+    decode = Decode(load.tokens, load.context, Samples.of(1 / s for one in found for s in one["decode"]))
+    during = fmean(watched.others for watched in rounds)
     return Benchmark(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         device=device_key(device),
@@ -116,19 +162,19 @@ def _benchmark(
         scheme=artifact.scheme,
         artifact=str(artifact.path),
         artifact_bytes=artifact.total_bytes,
-        threads=load.threads or int(found["threads"]),
-        import_s=float(found["import_s"]),
-        load_s=float(found["load_s"]),
-        prefill=prefills,
+        threads=load.threads or int(found[0]["threads"]),
+        import_s=median(float(one["import_s"]) for one in found),
+        load_s=median(float(one["load_s"]) for one in found),
+        prefill=tuple(prefills),
         decode=decode,
-        baseline_bytes=int(found["baseline_bytes"]),
-        loaded_bytes=int(found["loaded_bytes"]),
-        peak_bytes=max(int(found["peak_bytes"]), watched.sampled_peak_bytes),
+        baseline_bytes=max(int(one["baseline_bytes"]) for one in found),
+        loaded_bytes=max(int(one["loaded_bytes"]) for one in found),
+        peak_bytes=max(max(int(w.result["peak_bytes"]), w.sampled_peak_bytes) for w in rounds),
         load_before=round(before, 3),
-        load_during=round(watched.others, 3),
+        load_during=round(during, 3),
         promise=promise,
         versions=_versions(artifact.runtime),
-        warnings=doubts(before, watched.others, decode.tps),
+        warnings=doubts(before, during, decode.tps),
     )
 
 

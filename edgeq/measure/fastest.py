@@ -43,10 +43,14 @@ class Choice:
         return f"{name}, {speed}{rest}{f'; {left} not measured' if left else ''})"
 
 
-def artifacts_of(checkpoint: Path) -> list[Artifact]:
-    """The artifacts that were exported from a checkpoint and lie beside it, by name; damaged ones are left out."""
+def artifacts_of(checkpoint: Path, beside: Path | None = None) -> list[Artifact]:
+    """The artifacts that were exported from a checkpoint, by name; damaged ones are left out.
+
+    Args:
+        beside: the folder they lie in; None: the checkpoint's own.
+    """
     place, found = checkpoint.resolve(), []
-    for folder in sorted(place.parent.iterdir()):
+    for folder in sorted((place.parent if beside is None else beside).iterdir()):
         if not (folder / MANIFEST).is_file():
             continue
         try:
@@ -107,7 +111,7 @@ def _measured(artifacts: Sequence[Artifact], store: Store) -> list[tuple[Benchma
     An artifact is known by its runtime, model, scheme and size, so that a moved one keeps its measurements.
     """
     known = store.benchmarks()
-    own = [[b for b in known if _key(b) == _key_of(a)] for a in artifacts]
+    own = [[b for b in known if benchmark_key(b) == artifact_key(a)] for a in artifacts]
     if not any(own):  # this machine need not be looked at
         return [(None, None)] * len(artifacts)
     here = device_key(load_device("auto"))
@@ -120,11 +124,13 @@ def _measured(artifacts: Sequence[Artifact], store: Store) -> list[tuple[Benchma
     return found
 
 
-def _key(b: Benchmark) -> tuple[str, str, str, int]:
+def benchmark_key(b: Benchmark) -> tuple[str, str, str, int]:
+    """What an artifact is known by in the store: runtime, model, scheme, bytes."""
     return b.target.partition("/")[0], b.model, b.scheme, b.artifact_bytes
 
 
-def _key_of(a: Artifact) -> tuple[str, str, str, int]:
+def artifact_key(a: Artifact) -> tuple[str, str, str, int]:
+    """The same of an artifact."""
     return a.runtime, a.name, a.scheme, a.total_bytes
 
 

@@ -1,18 +1,313 @@
-"""The step bench."""
+"""The step benchmark: what will be measured; how fast it goes, live; what came of it beside what was promised."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Static
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.widgets import ContentSwitcher, OptionList, Static
+from textual.widgets.option_list import Option
 
+from edgeq.errors import EdgeqError
 from edgeq.journey import Step
 from edgeq.tui.screens.step import StepScreen
+from edgeq.tui.widgets.bench_result import BenchResult
+from edgeq.tui.widgets.facts import Facts
+from edgeq.tui.widgets.gauge import Gauge
+from edgeq.tui.widgets.job_panel import JobPanel
+from edgeq.tui.widgets.speeds import Speeds
+
+if TYPE_CHECKING:
+    from edgeq.jobs import Look
+    from edgeq.measure.live import Now
+    from edgeq.tui.benching import Benching, Choice
+
+State = Literal["thinking", "before", "unable", "work", "paused", "after"]
+_KEYS: dict[str, tuple[State, ...]] = {
+    "start": ("before",),
+    "choose": ("before",),
+    "copy": ("before",),
+    "pause": ("paused",),
+    "cancel": ("work", "paused"),
+    "again": ("after",),
+}
 
 
 class BenchScreen(StepScreen):
     STEP: ClassVar[Step] = "bench"
+    CSS_PATH = "../styles/bench.tcss"
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
+    HELP = """
+A benchmark says how fast the model really is here. **Decode** is writing: tokens a second, a token being about three
+quarters of a word. **Prefill** is reading the prompt. **Promised** is what the plan expected; the **ceiling** is what
+the memory's speed allows, since each new token reads all of the weights once. Nothing goes above it.
+
+The figures are the middle of several repetitions, with half their range after `±`. What else runs on the machine slows
+it down: close it first. Several artifacts take turns, so that what disturbs one disturbs all. Results are kept, and the
+next plan learns from them.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "start", "Measure", tooltip="Measure the artifacts that are marked"),
+        Binding("space", "choose", "Mark", tooltip="Measure this one too, or leave it out"),
+        Binding("y", "copy", "Copy command", tooltip="The same as a command, to the clipboard"),
+        Binding("p", "pause", "Resume", tooltip="Go on"),
+        Binding("c", "cancel", "Cancel", tooltip="End it; nothing is kept of it"),
+        Binding("a", "again", "Again", tooltip="Measure again, or others"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state: State = "thinking"
+        self._benching: Benching | None = None
+        self._last = ("", "")  # how the last run went wrong, until something else is done
+        self._speeds: list[tuple[int, float]] = []
 
     def body(self) -> ComposeResult:
-        yield Static("")
+        with ContentSwitcher(initial="thinking"):
+            yield Static("Looking at the artifacts ...", id="thinking", classes="dim")
+            with VerticalScroll(id="before", can_focus=False):
+                yield OptionList(id="artifacts")
+                yield Static("", id="why", markup=False)
+                yield Facts("", id="will")
+                yield Static("", id="command", markup=False)
+            with Vertical(id="work"):
+                yield JobPanel(self._now_words, id="job")
+                yield Gauge(id="gauge")
+                yield Static("Tokens/s while it writes, the latest at the right", id="speeds-title", classes="dim")
+                yield Speeds(id="speeds")
+                yield Facts("", id="so-far")
+            yield BenchResult(id="after")
+
+    def enter(self) -> None:
+        from edgeq.tui.benching import benching_of
+
+        self.say("Looking at the artifacts ...")
+        self.think(lambda: benching_of(self.road), self._ready)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "choose" and self._benching is not None and len(self._benching.choices) < 2:
+            return False
+        return self._state in _KEYS[action] if action in _KEYS else True
+
+    def _become(self, state: State) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        shown = {"thinking": "thinking", "work": "work", "paused": "work", "after": "after"}.get(state, "before")
+        self.query_one(ContentSwitcher).current = shown
+        self.refresh_bindings()
+
+    def _ready(self, benching: Benching) -> None:
+        self._benching = benching
+        if benching.job is not None:
+            self._watch()
+        elif (found := benching.comparison()) is not None:
+            self._show(found)
+        else:
+            self._before()
+
+    # Before: what will be measured.
+
+    def _before(self) -> None:
+        assert self._benching is not None
+        listed = self.query_one("#artifacts", OptionList)
+        at = listed.highlighted or 0
+        listed.clear_options()
+        for choice in self._benching.choices:
+            listed.add_option(Option(_line(choice, choice.path in self._benching.chosen), id=choice.path))
+        listed.highlighted = min(at, len(self._benching.choices) - 1)
+        self._become("before" if self._benching.able else "unable")
+        self._judge()
+        listed.focus()
+
+    def _judge(self) -> None:
+        from edgeq.measure.bench_words import work_rows
+
+        assert self._benching is not None
+        benching = self._benching
+        self.problem(*self._last)
+        if not benching.able:
+            self.say("Nothing here can be measured: see why, then export another, press 5.")
+            self.query_one("#will", Facts).show([])
+            return
+        try:
+            work, seconds = benching.fitted, benching.seconds
+        except EdgeqError as error:
+            self.problem(error.what, error.hint or "")
+            return
+        count = len(benching.chosen)
+        rows = work_rows(work, count, seconds)
+        if benching.elsewhere:
+            rows.append(("where", f"on this machine, though the plan is for {benching.elsewhere}"))
+        self.query_one("#will", Facts).show(rows)
+        self.query_one("#command", Static).update(benching.command)
+        what = "it" if count == 1 else "them side by side"
+        self.say(f"Press s to measure {what}; best while nothing else runs.")
+
+    @on(OptionList.OptionHighlighted, "#artifacts")
+    def _looked_at(self, event: OptionList.OptionHighlighted) -> None:
+        choice = self._choice(event.option_id)
+        self.query_one("#why", Static).update("" if choice is None or choice.able else _why(choice))
+
+    @on(OptionList.OptionSelected, "#artifacts")
+    def _picked(self) -> None:
+        self.action_choose()
+
+    def _choice(self, path: str | None) -> Choice | None:
+        return None if self._benching is None else next((c for c in self._benching.choices if c.path == path), None)
+
+    def action_choose(self) -> None:
+        listed = self.query_one("#artifacts", OptionList)
+        if self._benching is None or self._state != "before" or listed.highlighted is None:
+            return
+        self._benching = self._benching.toggled(str(listed.get_option_at_index(listed.highlighted).id))
+        self._last = ("", "")
+        for choice in self._benching.choices:
+            listed.replace_option_prompt(choice.path, _line(choice, choice.path in self._benching.chosen))
+        self._judge()
+
+    def action_copy(self) -> None:
+        if self._benching is not None:
+            self.app.copy_to_clipboard(self._benching.command)
+            self.notify("The command is in the clipboard")
+
+    def action_start(self) -> None:
+        if self._benching is None or self._state != "before":
+            return
+        benching, self._last = self._benching, ("", "")
+        self.problem("")
+        self.think(benching.begin, self._begun, "begin")
+
+    def _begun(self, benching: Benching) -> None:
+        self._benching = benching
+        assert benching.job is not None
+        self.become(self.journey.with_job("bench", benching.job.id))
+        self._watch()
+
+    # During: how fast it goes.
+
+    def _watch(self) -> None:
+        assert self._benching is not None
+        self._speeds = []
+        self.query_one("#so-far", Facts).show([])
+        self.query_one(Gauge).show(None, [])
+        self.query_one(Speeds).show([])
+        # What was said before this window looked; from then on, what each look sees: reading more often would disturb.
+        self.think(self._benching.speeds, self._behind, "behind")
+        self.query_one(JobPanel).watch_job(self._benching.job)
+
+    def _behind(self, speeds: list[tuple[int, float]]) -> None:
+        self._speeds = [*speeds, *self._speeds]
+
+    def _now_words(self, seen: Look) -> list[str]:
+        from edgeq.measure.bench_words import at_words
+
+        now = _now(seen)
+        return [] if now is None else [at_words(now)]
+
+    @on(JobPanel.Seen)
+    def _seen(self, event: JobPanel.Seen) -> None:
+        seen = event.look
+        if self._benching is None:
+            return
+        if seen.state in ("running", "paused"):
+            self._become("work" if seen.state == "running" else "paused")
+            self._live(seen)
+        elif seen.state == "done":
+            self._done(seen.result)
+        else:
+            self._ended(seen)
+
+    def _live(self, seen: Look) -> None:
+        from edgeq.measure.bench_words import so_far_rows
+
+        assert self._benching is not None
+        if seen.state == "paused":
+            self.say("Paused, and so no measurement: c ends it, p lets it go on.")
+        else:
+            self.say("Measuring. Leave the machine alone; you may leave this screen: it goes on.")
+        now = _now(seen)
+        if now is None:
+            return
+        if now.phase == "decode":
+            self._speeds.append((now.artifact, now.tokens_per_s))
+        own = [speed for artifact, speed in self._speeds if artifact == now.artifact]
+        at_work = self._benching.at_work
+        promise = at_work[now.artifact].promise if now.artifact < len(at_work) else None
+        marks = [] if promise is None else [("promised", promise.decode_tps), ("ceiling", promise.ceiling_tps)]
+        self.query_one(Gauge).show(own[-1] if own else None, marks)
+        self.query_one(Speeds).show(own)
+        self.query_one("#so-far", Facts).show(so_far_rows(now, self._benching.names))
+
+    def action_pause(self) -> None:
+        self._act("resume")
+
+    def action_cancel(self) -> None:
+        self._act("cancel")
+
+    def _act(self, name: str) -> None:
+        from edgeq import jobs
+
+        job = self._benching.job if self._benching is not None else None
+        if job is not None:
+            self.think(lambda: getattr(jobs, name)(job), lambda _: self.query_one(JobPanel).watch_job(job), "act")
+
+    def _ended(self, seen: Look) -> None:
+        from edgeq.jobs import words
+
+        if seen.failure is not None:
+            self._last = (words.now(seen), seen.failure.hint or "")
+        else:
+            what = "Cancelled" if seen.state == "cancelled" else f"It stopped: {words.now(seen)}"
+            self._last = (what, "Press s to begin again")
+        self._before()
+
+    # After: what came of it.
+
+    def _done(self, result: Any) -> None:
+        assert self._benching is not None
+        try:
+            found = self._benching.done(result).comparison(result)
+            self._benching = self._benching.done(result)
+        except EdgeqError as error:
+            self._last = (error.what, "Press s to measure again")
+            self._before()
+            return
+        if found is not None:
+            self._show(found)
+
+    def _show(self, found: Any) -> None:
+        from edgeq.measure.bench_words import ago
+
+        self._become("after")
+        self.query_one(BenchResult).show(found)
+        self.query_one(BenchResult).focus()
+        when = ago(found.date)
+        self.say(f"Measured {when}: a measures again, n leads to the chat.")
+
+    def action_again(self) -> None:
+        if self._benching is not None:
+            self._last = ("", "")
+            self._before()
+
+
+def _now(seen: Look) -> Now | None:
+    from edgeq.measure.live import now_of
+
+    return None if seen.event is None else now_of(seen.event.more)
+
+
+def _line(choice: Choice, chosen: bool) -> str:
+    """`[x] model-onnx   onnxruntime   107.9 MB   43.1 tok/s, 2 days ago`."""
+    from edgeq.measure.bench_words import choice_words
+
+    mark = "[x]" if chosen else "[ ]" if choice.able else " ✗ "
+    return f"{mark} {Path(choice.path).name}   {choice_words(choice.artifact, choice.known, choice.hint)}"
+
+
+def _why(choice: Choice) -> str:
+    return f"{choice.why}. {choice.hint}"

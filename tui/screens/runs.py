@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 _EVERY_S = 1.0
 _COLUMNS = ("what", "state", "done", "worked", "left")
-_STEPS: dict[str, Step] = {"profile": "device", "quantize": "quantize", "export": "export", "bench": "bench"}
+_STEPS: dict[str, Step] = {
+    "profile": "device",
+    "quantize": "quantize",
+    "export": "export",
+    "bench": "bench",
+    "compare": "bench",
+}
 
 
 class RunsScreen(ModalScreen[None]):

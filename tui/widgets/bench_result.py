@@ -1,0 +1,49 @@
+"""What a measurement found: which is fastest, the figures of one beside its promise, what to make of them."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from edgeq.cli import compare_report
+from edgeq.cli.bench_ import table_of
+from edgeq.measure.bench_words import advice, ceiling_line, verdict, versus
+from edgeq.measure.compare import Comparison, Side
+
+
+class BenchResult(VerticalScroll):
+    """Several artifacts: side by side first, then the fastest one's figures."""
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="sides", markup=False)
+        yield Static("", id="verdict", markup=False)
+        yield Static("", id="figures", markup=False)
+        yield Static("", id="notes", markup=False)
+
+    def show(self, found: Comparison) -> None:
+        best, several = found.fastest, len(found.sides) > 1
+        self.query_one("#sides", Static).display = several
+        if several:
+            self.query_one("#sides", Static).update(_sides(found))
+        name = f"{compare_report.names(found)[found.sides.index(best)]}: " if several else ""
+        words = (f"{name}{verdict(best.benchmark)}", ceiling_line(best.benchmark))
+        self.query_one("#verdict", Static).update("\n".join(line for line in words if line))
+        self.query_one("#figures", Static).update(table_of(best.benchmark))
+        self.query_one("#notes", Static).update(_notes(found, best))
+        self.scroll_home(animate=False)
+
+
+def _sides(found: Comparison) -> Group:
+    said = Text(versus(found, compare_report.names(found)), "bold")
+    about = Text(f"{compare_report.how(found)}\n", "dim")
+    return Group(said, Text(""), *compare_report.legend(found), Text(""), *compare_report.tables(found), about)
+
+
+def _notes(found: Comparison, best: Side) -> Text:
+    lines = [] if best.likeness is None or len(found.sides) > 1 else [best.likeness.words]
+    lines += [f"! {doubt}" for doubt in found.warnings]
+    lines += [f"→ {line}" for line in advice(best.benchmark)]
+    return Text("\n".join(lines))
