@@ -46,6 +46,7 @@ FLOORS = {
     "edgeq.jobs": 4,
     "edgeq.journey": 4,
     "edgeq.demo": 5,
+    "edgeq.deliver": 5,
     "edgeq.doctor": 5,
     "edgeq.cli": 6,
     "edgeq.tui": 6,
