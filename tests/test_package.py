@@ -40,6 +40,7 @@ FLOORS = {
     "edgeq.runtimes": 2,
     "edgeq.quantize": 3,
     "edgeq.conversion": 3,
+    "edgeq.export_command": 3,
     "edgeq.plan": 3,
     "edgeq.measure": 3,
     "edgeq.api": 4,

@@ -9,9 +9,10 @@ from pathlib import Path
 from edgeq.artifact import Artifact, read_artifact
 from edgeq.benchmark import Benchmark, Promise
 from edgeq.deliver.facts import facts_of
-from edgeq.deliver.ways import Way, own_install, ways_of
+from edgeq.deliver.ways import Way, ways_of
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json
+from edgeq.measure.proof import runs
 from edgeq.measure.proof_words import artifact_rows
 from edgeq.quantize.words import mb
 from edgeq.store import Store
@@ -75,7 +76,9 @@ def rows(found: Delivery) -> Rows:
     """What there is to say, a name and a sentence each."""
     made = found.artifact
     proof = dict(artifact_rows(made))
-    proved = [(name, proof[name]) for name in ("read back", "verified", "logits") if name in proof]
+    proved = [(name, proof[name]) for name in ("read back", "verified") if name in proof]
+    if not found.verdict:
+        proved = [("proof", f"none yet: edgeq verify {found.place}" if runs(made) else "none: export it again")]
     if found.verdict == "fail":
         why = made.verify.get("reasons") or ["no reason given"]
         proved = [("proof failed", f"{why[0]}. Do not hand it over")]
@@ -84,7 +87,7 @@ def rows(found: Delivery) -> Rows:
         ("size", f"{mb(made.total_bytes)} in {len(made.files)} files: {_largest(made)}"),
         ("model", f"{made.name}, {made.scheme}, context {int(made.model.get('max_positions', 0)):,}"),
         ("runtime", made.runtime),
-        *([("needs", own_install(made.runtime))] if found.ways and found.ways[0].id.startswith("edgeq") else []),
+        *([("needs", found.ways[0].install)] if found.ways else []),
         *proved,
         *measured_rows(found),
         *(("note", str(note)) for note in made.notes),
@@ -96,6 +99,8 @@ def measured_rows(found: Delivery) -> Rows:
     b, promise = found.benchmark, found.promise
     if b is None:
         said = [("promised", f"{promise.decode_tps:,.1f} tok/s")] if promise and promise.decode_tps else []
+        if not runs(found.artifact):
+            return said
         return [*said, ("measured", f"not yet: edgeq bench {found.place}")]
     speed = f"{b.decode.tps.median:,.1f} tok/s"
     memory = mb(b.peak_bytes)
@@ -107,9 +112,10 @@ def measured_rows(found: Delivery) -> Rows:
 
 
 def _largest(artifact: Artifact) -> str:
+    """The files that make up nearly all of it."""
     sizes = sorted(((int(f["bytes"]), name) for name, f in artifact.files.items()), reverse=True)
-    named = ", ".join(f"{Path(name).name} {mb(size)}" for size, name in sizes[:LARGEST])
-    return f"{named}, ..." if len(sizes) > LARGEST else named
+    named = [f"{Path(name).name} {mb(size)}" for size, name in sizes[:LARGEST] if size > artifact.total_bytes / 100]
+    return ", ".join(named)
 
 
 def _latest(artifact: Artifact) -> Benchmark | None:
