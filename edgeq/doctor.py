@@ -127,7 +127,7 @@ def _package(wanted: Wanted) -> Package:
     if not _importable(wanted.module):
         again = f"pip install --force-reinstall {wanted.name}"
         return Package(wanted.name, "broken", version, wanted.gives, again)
-    needed = _needed(wanted.name)
+    needed = version_range(wanted.name)
     if needed and not _satisfies(version, needed):
         return Package(wanted.name, "old", version, wanted.gives, f'pip install -U "{wanted.name}{needed}"')
     return Package(wanted.name, "ok", version, wanted.gives, "")
@@ -146,7 +146,7 @@ def _importable(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def _needed(name: str) -> str:
+def version_range(name: str) -> str:
     """The version range edgeq's own metadata asks for, "" for none."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name

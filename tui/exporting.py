@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeq.cli.export_ import command_line, default_out
 from edgeq.errors import EdgeqError
+from edgeq.export_command import command_line, default_out
 
 if TYPE_CHECKING:
     from edgeq.jobs import Job

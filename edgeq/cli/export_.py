@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgeq.errors import EdgeqError
+from edgeq.export_command import default_out, flag
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,25 +145,6 @@ def _exporters_with(option: str) -> list[str]:
             if option in exporter(name).options:
                 found.append(name)
     return found
-
-
-def flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
-
-
-def default_out(checkpoint: str, to: str) -> Path:
-    """`CHECKPOINT-onnx`, beside the checkpoint."""
-    path = Path(checkpoint).expanduser()
-    if path.exists():
-        path = path.resolve()
-        return path.with_name(f"{path.name if path.is_dir() else path.stem}-{to}")
-    return Path(f"{path.name}-{to}")
-
-
-def command_line(checkpoint: str, to: str, options: Mapping[str, Any], out: Path) -> str:
-    """The `edgeq export` that does this."""
-    given = [word for name, value in options.items() for word in (flag(name), str(value))]
-    return shlex.join(["edgeq", "export", checkpoint, "--to", to, *given, "-o", str(out)])
 
 
 def _prove(chosen: Exporter, artifact: Artifact, weights: Weights, read_back: bool | None, *, quiet: bool) -> Proof:

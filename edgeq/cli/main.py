@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "Bits, error and time of a checkpoint's layers: table, JSON, picture.",
     "run": "Chat with an artifact, or answer one prompt.",
     "bench": "Measure an artifact beside what the plan promised.",
+    "deliver": "Where an artifact lies, programs that load it, and a report.",
     "jobs": "Long work that the application began: list, pause, resume, cancel.",
     "demo": "The whole road on SmolLM2-135M.",
     "doctor": "What is installed, what is missing, what each missing thing would give.",
