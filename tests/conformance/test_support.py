@@ -39,6 +39,7 @@ ANSWER = 8  # tokens of a greedy continuation
 COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ONNX Runtime": ("onnx", {"accuracy_level": 0}),
     "ONNX, standard operators": ("onnx", {"accuracy_level": 0, "dialect": "standard"}),
+    "ONNX, float16": ("onnx", {"accuracy_level": 0, "dtype": "float16"}),
     "OpenVINO": ("openvino", {"dynamic_quantization": 0, "kv_dtype": "f32"}),
     "llama.cpp": ("gguf", {}),
     "compressed-tensors": ("compressed-tensors", {}),
@@ -95,7 +96,7 @@ def tried(weights: Weights, column: str, out: Path) -> Cell:
     name, options = COLUMNS[column]
     made = exporter(name)
     if rounded_inputs(weights):  # nothing computes them in floats
-        options = {n: v for n, v in options.items() if n == "dialect"}
+        options = {n: v for n, v in options.items() if n in ("dialect", "dtype")}
     try:
         artifact = made.export(weights, out, **options)
     except EdgeqError as refusal:
