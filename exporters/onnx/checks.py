@@ -14,6 +14,7 @@ from edgeq.exporters.onnx.activations import SCALES, refuses_activation
 from edgeq.exporters.onnx.grids import refuses
 from edgeq.exporters.onnx.kv_cache import check_cache
 from edgeq.exporters.onnx.onnx_ops import OnnxOps
+from edgeq.exporters.onnx.ort_format import FORMATS, check_size
 from edgeq.exporters.onnx.standard_ops import StandardOps
 from edgeq.model.spec import Attention, ModelSpec
 
@@ -37,6 +38,7 @@ class Settings:
     kv_dtype: str | None = None
     kv_text: str | Path | None = None
     dtype: str = "float32"
+    format: str = "onnx"
 
     def __post_init__(self) -> None:
         if self.accuracy_level not in LEVELS:
@@ -46,10 +48,14 @@ class Settings:
             ("dialect", self.dialect, DIALECTS),
             ("packing", self.pack, PACKS),
             ("dtype", self.dtype, tuple(DTYPES)),
+            ("format", self.format, FORMATS),
             scales,
         ):
             if value not in known:
                 raise EdgeqError(f"the {what} {value!r} is not known", hint=f"One of {', '.join(known)}")
+        if self.standard and self.format == "ort":
+            what = "an .ort file is onnxruntime's alone, so standard operators are of no use in it"
+            raise EdgeqError(what, hint="Leave --dialect out, or --format")
         check_cache(self.cache, self.kv_text)
         if self.standard and self.cache != DTYPES[self.dtype]:
             hint = "Leave --kv-dtype out, or --dialect standard"
@@ -81,6 +87,8 @@ def check(checkpoint: Weights, settings: Settings) -> set[str]:
     where = spec.location or spec.name
     check_supported(spec, StandardOps.able if settings.standard else OnnxOps.able)
     _check_shapes(spec, contrib=not settings.standard)
+    if settings.format == "ort":
+        check_size(checkpoint, 2 if settings.half else 4)
     for grid in grids_of(checkpoint):
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weights, activation_of, dense
+from edgeq.errors import EdgeqError
 from edgeq.exporters.onnx.activations import by_row
 from edgeq.exporters.onnx.alike import Alike
 from edgeq.exporters.onnx.written import Written
@@ -36,6 +37,9 @@ def read_back(folder: Path, checkpoint: Weights, *, progress: Progress | None = 
     Raises:
         EdgeqError: the file can't be read at all, or multiplies in a way that this does not follow.
     """
+    if (folder / "model.ort").exists():
+        hint = "Its logits can be compared: edgeq verify"
+        raise EdgeqError("an .ort file, made by onnxruntime's optimizers, is not read back", where=folder, hint=hint)
     file, spec = Written(folder / "model.onnx"), checkpoint.spec
     same = Alike(file.half)
     groups, mixtures = list(_groups(spec)), [i for i, x in enumerate(spec.layers) if isinstance(x.ffn, MoE)]
