@@ -59,7 +59,7 @@ class Settings:
         check_cache(self.cache, self.kv_text)
         if self.standard and self.cache != DTYPES[self.dtype]:
             hint = "Leave --kv-dtype out, or --dialect standard"
-            raise EdgeqError(f"standard operators in {self.dtype} have no KV cache of {self.cache}", hint=hint)
+            raise EdgeqError(f"standard operators have no KV cache of {self.cache}", hint=hint)
         if self.half and self.cache == "f32":
             raise EdgeqError("a graph in float16 has no KV cache of f32", hint="Leave --kv-dtype or --dtype out")
 
