@@ -147,7 +147,7 @@ def test_a_changed_byte_is_found(weights, tmp_path):
     [
         ({"dtype": "bfloat16"}, "dtype 'bfloat16' is not known"),
         ({"dtype": "float16", "kv_dtype": "f32"}, "float16 has no KV cache of f32"),
-        ({"dtype": "float16", "kv_dtype": "int8", "dialect": "standard"}, "standard operators have no KV cache of int8"),
+        ({"dtype": "float16", "kv_dtype": "int8", "dialect": "standard"}, "standard operators have no KV cache"),
     ],
 )
 def test_what_does_not_go_together_is_refused(weights, tmp_path, options, said):
