@@ -1,4 +1,4 @@
-"""The comparison with optimum-intel, whose own side is left out: what counts as the same, and what the exit code says."""
+"""The comparison with optimum-intel, its own side left out: what counts as the same, and what the exit code says."""
 
 from __future__ import annotations
 
