@@ -5,7 +5,7 @@
 
 A part has as many rows as tokens chose its expert, often none, and a product of no rows costs next to nothing: so a
 token reads the weights of its own experts alone, without a branch in the graph, and every matrix is a constant of its
-own that onnxruntime fuses with its `DequantizeLinear`. `benchmarks/experts.py` times this form beside the others.
+own that onnxruntime fuses with its `DequantizeLinear`.
 """
 
 from __future__ import annotations
