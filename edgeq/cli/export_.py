@@ -19,67 +19,103 @@ if TYPE_CHECKING:
     from edgeq.measure.proof import Proof
     from edgeq.registry import Exporter
 
+# Sections of the help: what an exporter has alone, and what several have.
+PROOF = "Proof"
+SEVERAL = "Numbers, of several exporters"
+ONNX, OPENVINO, GGUF = (f"--to {name}" for name in ("onnx", "openvino", "gguf"))
+
 
 def command(
     checkpoint: str = typer.Argument(
         ..., help="A folder that `edgeq quantize` made, or a model to export unquantized."
     ),
-    to: str = typer.Option("onnx", "--to", help="The exporter."),
+    to: str = typer.Option("onnx", "--to", help="onnx, openvino, gguf, compressed-tensors, gptq or awq."),
     out: Path | None = typer.Option(None, "--out", "-o", help="Folder to make [default: CHECKPOINT's name and -onnx]."),
     force: bool = typer.Option(False, "--force", help="Replace OUT if it exists, once the new one is whole."),
-    accuracy_level: int | None = typer.Option(
-        None, "--accuracy-level", help="onnx: 4 multiplies in int8 [default], 0 in float32 (slow)."
-    ),
-    activation_scales: str | None = typer.Option(
-        None,
-        "--activation-scales",
-        help="onnx, 8-bit dynamic activations: one scale a `token` [default] or, faster and coarser, a `tensor`.",
-    ),
     context: int | None = typer.Option(
         None, "--context", help="Longest sequence to prepare for [default: the model's]."
     ),
-    dtype: str | None = typer.Option(
-        None, "--dtype", help="gguf: of an unquantized model: auto keeps the source's 16 bits [default], or f32."
-    ),
-    ternary_type: str | None = typer.Option(
-        None, "--ternary-type", help="gguf: tq2_0 [default, fast] or tq1_0 (smaller) for ternary weights."
-    ),
-    device: str | None = typer.Option(
-        None,
-        "--device",
-        help="openvino: cpu [default], gpu or npu, whose limits are checked before anything is written.",
-    ),
-    kv_dtype: str | None = typer.Option(
-        None,
-        "--kv-dtype",
-        help="How keys and values are kept. onnx: f32 [default], int8, int4, f16 (slow). "
-        "openvino: u8 [default on a CPU], u4, bf16, f16, f32.",
-    ),
-    kv_text: Path | None = typer.Option(
-        None, "--kv-text", help="onnx: text that an integer cache's ranges are taken from [default: edgeq's passages]."
-    ),
-    dynamic_quantization: int | None = typer.Option(
-        None,
-        "--dynamic-quantization",
-        help="openvino: channels that share a scale where inputs are rounded to 8 bits [default: 32]; 0: not rounded.",
-    ),
-    dialect: str | None = typer.Option(
-        None, "--dialect", help="onnx: contrib, onnxruntime's fused operators [default], or standard, ONNX's own alone."
-    ),
-    pack: str | None = typer.Option(
-        None, "--pack", help="onnx: fast, on integer kernels where one holds the same numbers [default], or small."
-    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the artifact's manifest as JSON."),
     check: bool = typer.Option(
         True,
         "--verify/--no-verify",
         help="Compare with the checkpoint, above all the logits.",
+        rich_help_panel=PROOF,
     ),
     read_back: bool | None = typer.Option(
         None,
         "--read-back/--no-read-back",
         help="Compare every number of the written file too [default: for files that others' tools load].",
+        rich_help_panel=PROOF,
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print the artifact's manifest as JSON."),
+    dtype: str | None = typer.Option(
+        None,
+        "--dtype",
+        help="onnx: float32 [default] or float16, for devices that compute in it. gguf: of an unquantized model: auto "
+        "keeps the source's 16 bits [default], or f32.",
+        rich_help_panel=SEVERAL,
+    ),
+    kv_dtype: str | None = typer.Option(
+        None,
+        "--kv-dtype",
+        help="How keys and values are kept. onnx: as --dtype [default], int8, int4, f16 (slow on processors). "
+        "openvino: u8 [default on a CPU], u4, bf16, f16, f32.",
+        rich_help_panel=SEVERAL,
+    ),
+    dialect: str | None = typer.Option(
+        None,
+        "--dialect",
+        help="contrib, onnxruntime's fused operators [default], or standard, ONNX's own alone.",
+        rich_help_panel=ONNX,
+    ),
+    file_format: str | None = typer.Option(
+        None,
+        "--format",
+        help="onnx [default], or ort: one file below 2 GiB, which onnxruntime's minimal builds load.",
+        rich_help_panel=ONNX,
+    ),
+    pack: str | None = typer.Option(
+        None,
+        "--pack",
+        help="fast, on integer kernels where one holds the same numbers [default], or small.",
+        rich_help_panel=ONNX,
+    ),
+    accuracy_level: int | None = typer.Option(
+        None,
+        "--accuracy-level",
+        help="4 multiplies in int8 [default], 0 in float32 (slow).",
+        rich_help_panel=ONNX,
+    ),
+    activation_scales: str | None = typer.Option(
+        None,
+        "--activation-scales",
+        help="Of 8-bit dynamic activations: one a `token` [default] or, faster and coarser, a `tensor`.",
+        rich_help_panel=ONNX,
+    ),
+    kv_text: Path | None = typer.Option(
+        None,
+        "--kv-text",
+        help="Text that an integer cache's ranges are taken from [default: edgeq's passages].",
+        rich_help_panel=ONNX,
+    ),
+    device: str | None = typer.Option(
+        None,
+        "--device",
+        help="cpu [default], gpu or npu, whose limits are checked before anything is written.",
+        rich_help_panel=OPENVINO,
+    ),
+    dynamic_quantization: int | None = typer.Option(
+        None,
+        "--dynamic-quantization",
+        help="Channels that share a scale where inputs are rounded to 8 bits [default: 32]; 0: not rounded.",
+        rich_help_panel=OPENVINO,
+    ),
+    ternary_type: str | None = typer.Option(
+        None,
+        "--ternary-type",
+        help="tq2_0 [default, fast] or tq1_0 (smaller) for ternary weights.",
+        rich_help_panel=GGUF,
+    ),
 ) -> None:
     """Turn a checkpoint into a runtime's artifact, and verify it. Exit code 1 when the verification fails."""
     from rich.console import Console
@@ -96,6 +132,7 @@ def command(
         "activation_scales": activation_scales,
         "context": context,
         "dialect": dialect,
+        "format": file_format,
         "pack": pack,
         "dtype": dtype,
         "ternary_type": ternary_type,

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgeq import __version__
+from edgeq.cli.panels import PanelCommand, with_help
 from edgeq.errors import EdgeqError
 
 # name -> (module with a `command` function, one-line help). Modules are imported when the command is called.
@@ -60,8 +61,8 @@ class LazyGroup(TyperGroup):
 def _command(name: str) -> Any:
     module = import_module(f"edgeq.cli.{name}_")
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
-    one.command(name)(module.command)
-    return typer.main.get_command(one)
+    one.command(name, cls=PanelCommand)(module.command)
+    return with_help(typer.main.get_command(one), module.command)
 
 
 app = typer.Typer(cls=LazyGroup, no_args_is_help=False, add_completion=False, rich_markup_mode=None)

@@ -36,14 +36,20 @@ def whole_rows(scheme: Scheme) -> bool:
 
 
 @lru_cache(maxsize=512)
-def onnx_data_bytes(spec: ModelSpec, scheme: Scheme, *, dialect: str = "contrib", pack: Pack = "fast") -> int | None:
+def onnx_data_bytes(
+    spec: ModelSpec, scheme: Scheme, *, dialect: str = "contrib", pack: Pack = "fast", half: bool = False
+) -> int | None:
     """Bytes of `model.onnx.data` with the rotary tables of the model's full context; None for what isn't exported,
-    float weights, and llama.cpp's mixtures of block types."""
+    float weights, and llama.cpp's mixtures of block types.
+
+    Args:
+        half: floats are in float16.
+    """
     known = _known(scheme.linear) and (_known(scheme.embed) or scheme.embed.kind == "float")
     if not loadable(spec) or scheme.gguf_type is not None or not known:
         return None
     end = 0
-    for size in _File(spec, scheme, dialect, pack).constants():
+    for size in _File(spec, scheme, dialect, pack, 2 if half else 4).constants():
         end += -end % (PAGE if size >= PAGE else LINE) + size
     return end
 
@@ -71,26 +77,30 @@ def matrix_bytes(rows: int, columns: int, grid: Grid, *, dialect: str = "contrib
     return sum(_matrix(rows, columns, grid, dialect, pack))
 
 
-def _matrix(rows: int, columns: int, grid: Grid, dialect: str, pack: Pack) -> Iterator[int]:
-    """Codes, float32 scales and packed zero points, after the offsets of a grid with minima; a float matrix whole."""
+def _matrix(rows: int, columns: int, grid: Grid, dialect: str, pack: Pack, wide: int = 4) -> Iterator[int]:
+    """Codes, scales and packed zero points, after the offsets of a grid with minima; a float matrix whole.
+
+    Args:
+        wide: bytes of a float.
+    """
     if grid.kind == "float":
-        yield 4 * rows * columns
+        yield wide * rows * columns
         return
     kernel = kernel_grid(grid, pack)
     if kernel is None:
         yield from _unpacked(rows, columns, grid)
         return
     if grid.zero == "float":
-        yield 4 * rows * _groups(columns, grid.group_size)
+        yield wide * rows * _groups(columns, grid.group_size)
     blocks = -(-columns // (kernel_block(kernel) or 1))
     zeros = 0 if kernel.symmetric else blocks
     if dialect == "standard":  # packed over the whole tensor
         yield _packed(rows * columns, kernel.bits)
-        yield 4 * rows * blocks
+        yield wide * rows * blocks
         yield _packed(rows * zeros, kernel.bits)
         return
     yield rows * blocks * _packed(kernel_block(kernel) or 1, kernel.bits)
-    yield 4 * rows * blocks
+    yield wide * rows * blocks
     yield rows * _packed(zeros, kernel.bits)
 
 
@@ -128,6 +138,7 @@ class _File:
     scheme: Scheme
     dialect: str
     pack: Pack
+    wide: int = 4  # bytes of a float
     ropes: set[Rope] = field(default_factory=set)
     numbered: set[int] = field(default_factory=set)
 
@@ -149,7 +160,7 @@ class _File:
         yield from self.vector(vocabulary * spec.head_bias)
 
     def matrix(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
-        yield from (size for size in _matrix(rows, columns, grid, self.dialect, self.pack) if size)
+        yield from (size for size in _matrix(rows, columns, grid, self.dialect, self.pack, self.wide) if size)
 
     def linear(self, rows: int, columns: int) -> Iterator[int]:
         """Of a layer inside a block; where inputs are rounded too: int8 codes, a float32 scale and, where it is
@@ -175,7 +186,7 @@ class _File:
             yield from self.constant(8 * columns)  # each channel's group
 
     def vector(self, length: int) -> Iterator[int]:
-        yield from self.constant(4 * length)
+        yield from self.constant(self.wide * length)
 
     def constant(self, size: int) -> Iterator[int]:
         if size >= INLINE:
@@ -249,6 +260,6 @@ class _File:
         grid = self.scheme.linear
         blocks = columns // (expert_block(self.spec, f, grid) or 1)
         yield rows * columns * grid.bits // 8
-        yield 4 * rows * blocks
+        yield self.wide * rows * blocks
         if not grid.symmetric:
             yield rows * _packed(blocks, grid.bits)

@@ -14,11 +14,13 @@ from edgeq.exporters.onnx.activations import SCALES, refuses_activation
 from edgeq.exporters.onnx.grids import refuses
 from edgeq.exporters.onnx.kv_cache import check_cache
 from edgeq.exporters.onnx.onnx_ops import OnnxOps
+from edgeq.exporters.onnx.ort_format import FORMATS, check_size
 from edgeq.exporters.onnx.standard_ops import StandardOps
 from edgeq.model.spec import Attention, ModelSpec
 
 DIALECTS = ("contrib", "standard")
 LEVELS = (0, 4)
+DTYPES = {"float32": "f32", "float16": "f16"}  # of activations, and that of a cache of the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +35,46 @@ class Settings:
     activation_scales: str = "token"
     dialect: str = "contrib"
     pack: Pack = "fast"
-    kv_dtype: str = "f32"
+    kv_dtype: str | None = None
     kv_text: str | Path | None = None
+    dtype: str = "float32"
+    format: str = "onnx"
 
     def __post_init__(self) -> None:
         if self.accuracy_level not in LEVELS:
             raise EdgeqError(f"accuracy level {self.accuracy_level} is not known", hint="0 (float32) or 4 (int8)")
-        values = (("dialect", self.dialect, DIALECTS), ("packing", self.pack, PACKS))
-        for what, value, known in (*values, ("kind of activation scales", self.activation_scales, SCALES)):
+        scales = ("kind of activation scales", self.activation_scales, SCALES)
+        for what, value, known in (
+            ("dialect", self.dialect, DIALECTS),
+            ("packing", self.pack, PACKS),
+            ("dtype", self.dtype, tuple(DTYPES)),
+            ("format", self.format, FORMATS),
+            scales,
+        ):
             if value not in known:
                 raise EdgeqError(f"the {what} {value!r} is not known", hint=f"One of {', '.join(known)}")
-        check_cache(self.kv_dtype, self.kv_text)
-        if self.standard and self.kv_dtype != "f32":
+        if self.standard and self.format == "ort":
+            what = "an .ort file is onnxruntime's alone, so standard operators are of no use in it"
+            raise EdgeqError(what, hint="Leave --dialect out, or --format")
+        check_cache(self.cache, self.kv_text)
+        if self.standard and self.cache != DTYPES[self.dtype]:
             hint = "Leave --kv-dtype out, or --dialect standard"
-            raise EdgeqError(f"standard operators have no KV cache of {self.kv_dtype}", hint=hint)
+            raise EdgeqError(f"standard operators have no KV cache of {self.cache}", hint=hint)
+        if self.half and self.cache == "f32":
+            raise EdgeqError("a graph in float16 has no KV cache of f32", hint="Leave --kv-dtype or --dtype out")
 
     @property
     def standard(self) -> bool:
         return self.dialect == "standard"
+
+    @property
+    def half(self) -> bool:
+        return self.dtype == "float16"
+
+    @property
+    def cache(self) -> str:
+        """The dtype of the KV cache: that of the activations, unless another is asked for."""
+        return self.kv_dtype or DTYPES[self.dtype]
 
 
 def check(checkpoint: Weights, settings: Settings) -> set[str]:
@@ -63,6 +87,8 @@ def check(checkpoint: Weights, settings: Settings) -> set[str]:
     where = spec.location or spec.name
     check_supported(spec, StandardOps.able if settings.standard else OnnxOps.able)
     _check_shapes(spec, contrib=not settings.standard)
+    if settings.format == "ort":
+        check_size(checkpoint, 2 if settings.half else 4)
     for grid in grids_of(checkpoint):
         if reason := refuses(grid):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
@@ -71,6 +97,9 @@ def check(checkpoint: Weights, settings: Settings) -> set[str]:
         if reason := refuses_activation(rounded):
             raise EdgeqError(f"this checkpoint can't be exported to onnx: {reason}", where=where)
     kinds: set[str] = {grid.kind for grid in inputs}
+    if settings.half and kinds:
+        what = "onnxruntime multiplies 8-bit inputs in float32 graphs only"
+        raise EdgeqError(what, where=where, hint="Leave --dtype out")
     if settings.activation_scales != "token" and "dynamic" not in kinds:
         raise EdgeqError("this checkpoint has no dynamic activations to scale", hint="Leave --activation-scales out")
     return kinds

@@ -20,6 +20,7 @@ from edgeq.exporters.onnx.genai import genai_config, growing
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.kv_cache import Caches, calibrated
 from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
+from edgeq.exporters.onnx.ort_format import convert
 from edgeq.exporters.onnx.standard_ops import StandardOps
 from edgeq.files import new_folder, write_json
 from edgeq.model.spec import Attention, ModelSpec
@@ -37,8 +38,10 @@ def export(
     context: int | None = None,
     dialect: str = "contrib",
     pack: Pack = "fast",
-    kv_dtype: str = "f32",
+    kv_dtype: str | None = None,
     kv_text: str | Path | None = None,
+    dtype: str = "float32",
+    format: str = "onnx",
     plan: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write the artifact folder `out`; it appears under that name only when it is whole.
@@ -51,8 +54,10 @@ def export(
         dialect: `contrib` for onnxruntime's own fused operators, `standard` for ONNX's alone, which any runtime runs.
         pack: `fast` stores codes on the integer kernels that hold the same numbers, with more bits where there is no
             kernel for so few; `small` keeps their width, and a function of the model unpacks them at every run.
-        kv_dtype: of the KV cache: `f32`, `f16`, `int8` or `int4`.
+        kv_dtype: of the KV cache: `f32`, `f16`, `int8` or `int4`; None: that of the activations.
         kv_text: file that an integer cache's ranges are taken from; None: the passages that come with edgeq.
+        dtype: of activations, scales, tables and float weights: `float32`, or `float16` for devices that compute in it.
+        format: `onnx`, or `ort`, onnxruntime's own, which its minimal builds load: one file of less than 2 GiB.
 
     Raises:
         EdgeqError: an architecture, shape or grid that onnxruntime's kernels can't run, before anything is written;
@@ -60,13 +65,15 @@ def export(
     """
     spec = checkpoint.spec
     context = positions(spec, context)
-    settings = Settings(accuracy_level, activation_scales, dialect, pack, kv_dtype, kv_text)
+    settings = Settings(accuracy_level, activation_scales, dialect, pack, kv_dtype, kv_text, dtype, format)
     kinds = check(checkpoint, settings)
     tokenizer = checkpoint.tokenizer_files()  # refuses a damaged one before anything is written
     with new_folder(out, force=force) as folder:
-        caches = calibrated(checkpoint, kv_dtype, kv_text, context)
+        caches = calibrated(checkpoint, settings.cache, kv_text, context)
         _write_graph(checkpoint, folder, settings, caches, context, progress)
-        config = genai_config(spec, context, rounded_inputs=bool(kinds))
+        if format == "ort":
+            convert(folder, checkpoint, rounded_inputs=bool(kinds))
+        config = genai_config(spec, context, f"model.{format}", rounded_inputs=bool(kinds))
         write_json(folder / "genai_config.json", growing(config, accuracy_level) if settings.standard else config)
         write_tokenizer(tokenizer, folder)
         artifact = manifest(
@@ -84,8 +91,9 @@ def export(
 
 
 def _options(settings: Settings, kinds: set[str], context: int) -> dict[str, Any]:
-    names = ("accuracy_level", "dialect", "pack", "kv_dtype")
+    names = ("accuracy_level", "dialect", "pack", "dtype", "format")
     options: dict[str, Any] = {"context": context} | {n: getattr(settings, n) for n in names}
+    options["kv_dtype"] = settings.cache
     if "dynamic" in kinds:
         options["activation_scales"] = settings.activation_scales
     return options
@@ -96,21 +104,22 @@ def _write_graph(
 ) -> None:
     spec = checkpoint.spec
     alike: dict[str, Any] = {"positions": context, "done": _counter(spec, progress), "pack": settings.pack}
-    alike["activation_scales"] = settings.activation_scales
+    alike |= {"activation_scales": settings.activation_scales, "caches": caches}
     with _graph(folder, spec, settings) as graph:
         ops: OnnxOps
         if settings.standard:
             ops = StandardOps(graph, checkpoint, **alike)
         else:
-            ops = OnnxOps(graph, checkpoint, accuracy_level=settings.accuracy_level, caches=caches, **alike)
+            ops = OnnxOps(graph, checkpoint, accuracy_level=settings.accuracy_level, **alike)
         ops.finish(decoder(ops, spec, ops.ids))
         graph.save()
 
 
 def _graph(folder: Path, spec: ModelSpec, settings: Settings) -> Graph:
     if settings.standard:
-        return Graph(folder, spec.family, ir=standard_ops.IR_VERSION, opset=standard_ops.OPSET, domains=())
-    return Graph(folder, spec.family)
+        versions: dict[str, Any] = {"ir": standard_ops.IR_VERSION, "opset": standard_ops.OPSET, "domains": ()}
+        return Graph(folder, spec.family, floats=settings.dtype, **versions)
+    return Graph(folder, spec.family, floats=settings.dtype)
 
 
 def _counter(spec: ModelSpec, progress: Progress | None) -> Callable[[str], None]:

@@ -10,7 +10,9 @@ from edgeq.model.spec import Attention, ModelSpec
 _TYPES = {"llama", "qwen2", "qwen3", "gemma3_text", "smollm3", "mistral"}
 
 
-def genai_config(spec: ModelSpec, positions: int, *, rounded_inputs: bool = False) -> dict[str, Any]:
+def genai_config(
+    spec: ModelSpec, positions: int, filename: str = "model.onnx", *, rounded_inputs: bool = False
+) -> dict[str, Any]:
     """The configuration, with greedy search as its default.
 
     Args:
@@ -33,7 +35,7 @@ def genai_config(spec: ModelSpec, positions: int, *, rounded_inputs: bool = Fals
             "type": spec.family if spec.family in _TYPES else "decoder",
             "vocab_size": spec.vocab_size,
             "decoder": {
-                "filename": "model.onnx",
+                "filename": filename,
                 "session_options": session,
                 "head_size": mixer.head_dim,
                 "hidden_size": spec.hidden_size,

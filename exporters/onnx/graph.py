@@ -13,6 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeq.errors import EdgeqError
+
 Array = npt.NDArray[Any]
 
 MICROSOFT = "com.microsoft"
@@ -25,7 +27,11 @@ _PAGE, _LINE = 4096, 64  # large tensors start on a page, so that a runtime can 
 
 
 class Graph:
-    """Use as a context manager; `save` writes model.onnx beside the data that has been streamed out by then."""
+    """Use as a context manager; `save` writes model.onnx beside the data that has been streamed out by then.
+
+    Args:
+        floats: dtype of activations, and of the numbers that meet them: float32 or float16.
+    """
 
     def __init__(
         self,
@@ -35,7 +41,9 @@ class Graph:
         ir: int = IR_VERSION,
         opset: int = OPSET,
         domains: Sequence[str] = (MICROSOFT,),
+        floats: npt.DTypeLike = np.float32,
     ) -> None:
+        self.floats = np.dtype(floats)
         self.metadata: dict[str, str] = {}
         self._ir, self._opset = ir, opset
         self._domains = list(domains)
@@ -68,6 +76,11 @@ class Graph:
     def shape(self, constant: str) -> tuple[int, ...]:
         return tuple(self._tensors[constant].dims)
 
+    @property
+    def float_type(self) -> int:
+        """`floats` as ONNX names it."""
+        return int(helper.np_dtype_to_tensor_dtype(self.floats))
+
     def function(self, name: str, make: Callable[[int], onnx.FunctionProto]) -> str:
         """The function of that name comes along with the model, made for its opset. Returns the name."""
         self._functions.setdefault(name, make)
@@ -91,11 +104,19 @@ class Graph:
                 self.stream(name, value.dtype, value.shape, [value])
         return name
 
+    def numbers(self, name: str, value: Array) -> str:
+        """A constant that activations meet, in their dtype.
+
+        Raises:
+            EdgeqError: it is out of that dtype's range.
+        """
+        return self.constant(name, _cast(name, value, self.floats))
+
     def stream(self, name: str, dtype: npt.DTypeLike, shape: Sequence[int], parts: Iterable[Array]) -> str:
         """An initializer in the data file, written part after part; the parts together fill `shape`."""
         kind = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        same = (np.asarray(part, kind) for part in parts)
+        same = (_cast(name, part, kind) for part in parts)
         return self._external(name, helper.np_dtype_to_tensor_dtype(kind), shape, size, same)
 
     def packed(self, name: str, kind: int, shape: Sequence[int], bits: int, parts: Iterable[Array]) -> str:
@@ -151,3 +172,11 @@ class Graph:
         self._data.flush()
         os.fsync(self._data.fileno())
         self._path.write_bytes(model.SerializeToString())
+
+
+def _cast(name: str, value: Array, kind: np.dtype[Any]) -> Array:
+    with np.errstate(over="ignore"):
+        cast = np.asarray(value, kind)
+    if kind == np.float16 and not np.isfinite(cast).all():
+        raise EdgeqError(f"{name} has numbers beyond 65,504, float16's largest", hint="Leave --dtype out")
+    return cast

@@ -59,7 +59,7 @@ class Matrices:
         """Embedding: rows of `weight` at `ids`. `tied_product` may then use the same stored matrix."""
         stored = as_stored(weight, self.pack)
         if isinstance(stored, np.ndarray):
-            return self.graph.add("Gather", [self.graph.constant(name, stored), ids], f"{name}.rows")
+            return self.graph.add("Gather", [self.graph.numbers(name, stored), ids], f"{name}.rows")
         if isinstance(stored, Shifted):
             self.offsets.store(name, [stored])
             return self.offsets.added_rows(self._kernel_rows(ids, name, stored.integers), ids, name)
@@ -103,7 +103,7 @@ class Matrices:
     def _matmul_nbits(self, x: str, output: str, stored: str, bias: F32 | None) -> str:
         form, rows = self._shared[stored]
         inputs = [x, f"{stored}.codes", f"{stored}.scales", "" if form.symmetric else f"{stored}.zeros", ""]
-        inputs.append("" if bias is None else self.graph.constant(f"{output}.bias", bias))
+        inputs.append("" if bias is None else self.graph.numbers(f"{output}.bias", bias))
         sizes = {"K": form.columns, "N": rows, "bits": form.bits, "block_size": form.block}
         return self.graph.add(
             "MatMulNBits", inputs, output, domain=MICROSOFT, accuracy_level=self.accuracy_level, **sizes
@@ -114,7 +114,7 @@ class Matrices:
         form, rows = layout(weights[0]), sum(w.shape[0] for w in weights)
         shape = (rows, form.blocks, form.block * form.bits // 8)
         self.graph.stream(f"{name}.codes", np.uint8, shape, (part for w in weights for part in packing.codes(w)))
-        self.graph.stream(f"{name}.scales", np.float32, shape[:2], (packing.scales(w) for w in weights))
+        self.graph.stream(f"{name}.scales", self.graph.floats, shape[:2], (packing.scales(w) for w in weights))
         if not form.symmetric:
             zeros = [packing.pack_bits(packing.zero_points(w), form.bits) for w in weights]
             self.graph.stream(f"{name}.zeros", np.uint8, (rows, zeros[0].shape[1]), zeros)
@@ -123,7 +123,7 @@ class Matrices:
 
     def _float(self, x: str, name: str, weights: Sequence[F32], bias: F32 | None) -> str:
         matrix = np.concatenate([w.T for w in weights], axis=1)
-        return self._times(x, self.graph.constant(name, matrix), name, bias)
+        return self._times(x, self.graph.numbers(name, matrix), name, bias)
 
     def _times(self, x: str, matrix: str, name: str, bias: F32 | None) -> str:
         return self._biased(self.graph.add("MatMul", [x, matrix], f"{name}.out"), name, bias)
@@ -131,7 +131,7 @@ class Matrices:
     def _biased(self, y: str, name: str, bias: F32 | None) -> str:
         if bias is None:
             return y
-        return self.graph.add("Add", [y, self.graph.constant(f"{name}.bias", bias)], f"{name}.biased")
+        return self.graph.add("Add", [y, self.graph.numbers(f"{name}.bias", bias)], f"{name}.biased")
 
     def _separate(self, x: str, name: str, weights: Sequence[Stored], bias: F32 | None) -> str:
         parts, start = [], 0

@@ -93,12 +93,12 @@ class ExpertNodes:
         return y if spec.routing == "top" else self._shrunk(x, y, logits, f"{at}.router", spec)
 
     def _logits(self, x: str, name: str, spec: MoE) -> str:
-        """(tokens, experts), float32."""
+        """(tokens, experts)."""
         graph = self._graph
-        weight = graph.constant(name, np.ascontiguousarray(dense(self._weights.load(name)).T))
+        weight = graph.numbers(name, np.ascontiguousarray(dense(self._weights.load(name)).T))
         y = graph.add("MatMul", [x, weight], f"{name}.out")
         if spec.router_bias:
-            bias = graph.constant(f"{name}_bias", dense(self._weights.load(f"{name}_bias")))
+            bias = graph.numbers(f"{name}_bias", dense(self._weights.load(f"{name}_bias")))
             y = graph.add("Add", [y, bias], f"{name}.biased")
         rows = graph.constant(f"router_rows_{spec.experts}", np.array([-1, spec.experts], np.int64))
         return graph.add("Reshape", [y, rows], f"{name}.logits")
@@ -114,8 +114,8 @@ class ExpertNodes:
         gate, up, down = (dense(experts[r]) for r in ROLES)
         wide = (spec.experts, 2 * spec.intermediate, gate.shape[-1])
         pairs = (in_turns(g, u) for g, u in zip(gate, up, strict=True))
-        both = self._graph.stream(f"{at}.experts_gate_up", np.float32, wide, pairs)
-        return both, self._graph.stream(f"{at}.experts_down", np.float32, down.shape, [down])
+        both = self._graph.stream(f"{at}.experts_gate_up", self._graph.floats, wide, pairs)
+        return both, self._graph.stream(f"{at}.experts_down", self._graph.floats, down.shape, [down])
 
     def _dequantized(self, at: str, spec: MoE, parts: list[QuantizedTensor]) -> tuple[str, str]:
         """Codes of a byte each, and the node that makes them float32 when the graph is loaded."""
@@ -170,7 +170,7 @@ class ExpertNodes:
             return graph.stream(f"{name}.{part}", dtype, (spec.experts, rows, width), values)
 
         codes = each("codes", np.uint8, columns * bits // 8, lambda q: pack_bits(q.codes, bits))
-        scales = each("scales", np.float32, blocks, lambda q: _per_block(q, q.scales, block))
+        scales = each("scales", graph.floats, blocks, lambda q: _per_block(q, q.scales, block))
         if grid.symmetric and packed:
             return codes, scales, ""
         width = -(-blocks * bits // 8)
@@ -195,7 +195,7 @@ class ExpertNodes:
         gate, up, down = (dense(self._weights.load(f"{at}.experts_{r}_bias")) for r in ROLES)
         both = np.stack((gate, up), -1).reshape(spec.experts, -1)
         graph = self._graph
-        return graph.constant(f"{at}.experts_gate_up_bias", both), graph.constant(f"{at}.experts_down_bias", down)
+        return graph.numbers(f"{at}.experts_gate_up_bias", both), graph.numbers(f"{at}.experts_down_bias", down)
 
 
 def _zeros(q: QuantizedTensor) -> Array:

@@ -24,7 +24,7 @@ class Offsets:
     def store(self, name: str, weights: Sequence[Shifted]) -> None:
         """Offsets (groups, rows) of matrices side by side."""
         offsets = np.concatenate([w.offsets for w in weights]).T
-        self._graph.stream(f"{name}.offsets", np.float32, offsets.shape, [offsets])
+        self._graph.stream(f"{name}.offsets", self._graph.floats, offsets.shape, [offsets])
         self._stored[name] = weights[0]
 
     def has(self, name: str) -> bool:

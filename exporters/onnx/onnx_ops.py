@@ -30,7 +30,7 @@ ABLE: frozenset[Ability] = frozenset({"experts", "sinks"})
 # default (all), so that callers that know nothing of it, onnxruntime-genai for one, need not feed it.
 LOGITS_FROM = "logits_from"
 _SINKS_AT, _SCALES_AT = 11, 12  # of GroupQueryAttention's inputs head_sink and k_scale
-_FLOAT_CACHES = Caches()
+FLOAT_CACHES = Caches()
 
 
 class OnnxOps:
@@ -58,7 +58,7 @@ class OnnxOps:
         done: Callable[[str], None],
         pack: Pack = "fast",
         activation_scales: str = "token",
-        caches: Caches = _FLOAT_CACHES,
+        caches: Caches = FLOAT_CACHES,
     ) -> None:
         self.spec: ModelSpec = weights.spec
         self._graph = graph
@@ -115,7 +115,7 @@ class OnnxOps:
         rope = self._rope.inputs(spec.rope)
         inputs = [q, k, v, *past, "seqlens_k", "total_sequence_length", *rope]
         if spec.sinks:
-            sinks = self._graph.constant(f"{at}.sinks", dense(self._weights.load(f"{at}.sinks")))
+            sinks = self._graph.numbers(f"{at}.sinks", dense(self._weights.load(f"{at}.sinks")))
             inputs += [""] * (_SINKS_AT - len(inputs)) + [sinks]
         if scales := self._caches.scales(self._graph, layer):
             inputs += [""] * (_SCALES_AT - len(inputs)) + scales
@@ -160,7 +160,7 @@ class OnnxOps:
 
     def finish(self, logits: str) -> None:
         """Declare the outputs, in the order that runtimes list them: logits, then the caches."""
-        self._graph.output(logits, TensorProto.FLOAT, ["batch", "logits", self.spec.vocab_size])
+        self._graph.output(logits, self._graph.float_type, ["batch", "logits", self.spec.vocab_size])
         self._graph.outputs.insert(0, self._graph.outputs.pop())
 
     def _routed(self, x: str, layer: int, spec: MoE) -> str:
@@ -227,7 +227,7 @@ class OnnxOps:
         )
 
     def _norm_weight(self, name: str) -> str:
-        return self._graph.constant(name, dense(self._weights.load(name)) + np.float32(self.spec.norm_offset))
+        return self._graph.numbers(name, dense(self._weights.load(name)) + np.float32(self.spec.norm_offset))
 
     def _biases(self, names: tuple[str, ...]) -> F32 | None:
         have = [f"{n}_bias" in self._names for n in names]
@@ -247,7 +247,7 @@ class OnnxOps:
         return graph.add("Gelu", [x], y, approximate="tanh" if spec.activation == "gelu_tanh" else "none")
 
     def _scalar(self, value: float) -> str:
-        return self._graph.constant(f"scalar_{value!r}", np.array(value, np.float32))
+        return self._graph.numbers(f"scalar_{value!r}", np.array(value, np.float32))
 
     def _sizes(self, *sizes: int) -> str:
         return self._graph.constant(f"sizes_{'_'.join(map(str, sizes))}", np.array(sizes, np.int64))

@@ -44,7 +44,7 @@ class RopeNodes:
         return rotary.tables(rotary.frequencies(rope, longest, length), np.arange(rows))
 
     def _constants(self, table: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]], number: int) -> list[str]:
-        return [self._graph.constant(f"rope_{n}_{number}", t) for n, t in zip(("cos", "sin"), table, strict=True)]
+        return [self._graph.numbers(f"rope_{n}_{number}", t) for n, t in zip(("cos", "sin"), table, strict=True)]
 
     def _shifted_positions(self, switch: int, number: int) -> str:
         """Position ids (batch, tokens), plus `switch` where the sequence is longer than that.

@@ -5,7 +5,7 @@
 
 A part has as many rows as tokens chose its expert, often none, and a product of no rows costs next to nothing: so a
 token reads the weights of its own experts alone, without a branch in the graph, and every matrix is a constant of its
-own that onnxruntime fuses with its `DequantizeLinear`. `benchmarks/experts.py` times this form beside the others.
+own that onnxruntime fuses with its `DequantizeLinear`.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ class SplitExperts:
 
     def gated(self, x: str, y: str, name: str) -> str:
         """`y * sigmoid(x @ weight.T)`."""
-        weight = self._graph.constant(name, dense(self._weights.load(name)).reshape(1, -1).T)
+        weight = self._graph.numbers(name, dense(self._weights.load(name)).reshape(1, -1).T)
         gate = self._graph.add("Sigmoid", [self._graph.add("MatMul", [x, weight], f"{name}.out")], f"{name}.gate")
         return self._graph.add("Mul", [y, gate], f"{name}.gated")
 
     def _routing(self, flat: str, layer: int, spec: MoE) -> tuple[str, str]:
-        """Weights float32 and experts int64 of tokens: each (tokens, active)."""
+        """Weights and experts int64 of tokens: each (tokens, active)."""
         graph, name = self._graph, f"layers.{layer}.router"
-        weight = graph.constant(name, np.ascontiguousarray(dense(self._weights.load(name)).T))
+        weight = graph.numbers(name, np.ascontiguousarray(dense(self._weights.load(name)).T))
         y = graph.add("MatMul", [flat, weight], f"{name}.out")
         if spec.router_bias:
-            bias = graph.constant(f"{name}_bias", dense(self._weights.load(f"{name}_bias")))
+            bias = graph.numbers(f"{name}_bias", dense(self._weights.load(f"{name}_bias")))
             y = graph.add("Add", [y, bias], f"{name}.biased")
         if spec.routing == "all":
             y = graph.add("Softmax", [y], f"{name}.weights", axis=-1)
@@ -137,4 +137,4 @@ class SplitExperts:
         return self._graph.constant(name, np.array(values, np.int64))
 
     def _float(self, value: float) -> str:
-        return self._graph.constant(f"scalar_{value!r}", np.array(value, np.float32))
+        return self._graph.numbers(f"scalar_{value!r}", np.array(value, np.float32))

@@ -54,7 +54,7 @@ class StandardMatrices(Matrices):
                 x = graph.add("Cast", [x], f"{part}.bytes", to=whole_bytes)
             x = graph.add("Gather", [x, ids], f"{part}.picked", axis=1)
             if kind != "scales":
-                x = graph.add("Cast", [x], f"{part}.f32", to=TensorProto.FLOAT)
+                x = graph.add("Cast", [x], f"{part}.float", to=graph.float_type)
             if kind != "codes":
                 x = graph.add("Gather", [x, blocks], f"{part}.spread", axis=0)
             floats[kind] = x
@@ -72,7 +72,7 @@ class StandardMatrices(Matrices):
         graph, group = self.graph, name.removesuffix(".out")
         width = int(graph.shape(stored)[1])
         rows = graph.add("Reshape", [x, graph.constant(f"{group}.flat", np.array([-1, width], np.int64))], f"{x}.flat")
-        inputs = [rows, stored] if bias is None else [rows, stored, graph.constant(f"{group}.bias", bias)]
+        inputs = [rows, stored] if bias is None else [rows, stored, graph.numbers(f"{group}.bias", bias)]
         flat = graph.add("Gemm", inputs, f"{group}.product", transB=1)
         size = graph.constant(f"{group}.size", np.array([graph.shape(stored)[0]], np.int64))
         outer = graph.add("Shape", [x], f"{x}.outer", end=2)
@@ -96,7 +96,7 @@ class StandardMatrices(Matrices):
             self.graph.require(*_TWO_BIT_VERSIONS)
         self.graph.packed(f"{name}.codes", kind, (form.columns, rows), form.bits, _codes(weights, form))
         scales = np.concatenate([packing.scales(w) for w in weights]).T
-        self.graph.stream(f"{name}.scales", np.float32, (form.blocks, rows), [scales])
+        self.graph.stream(f"{name}.scales", self.graph.floats, (form.blocks, rows), [scales])
         if not form.symmetric:
             zeros = _flat(np.concatenate([packing.zero_points(w) for w in weights]).T, form.bits)
             self.graph.packed(f"{name}.zeros", kind, (form.blocks, rows), form.bits, [zeros])

@@ -12,7 +12,8 @@ from edgeq.checkpoint.weights import Weights, dense
 from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import Graph
-from edgeq.exporters.onnx.onnx_ops import OnnxOps
+from edgeq.exporters.onnx.kv_cache import Caches
+from edgeq.exporters.onnx.onnx_ops import FLOAT_CACHES, OnnxOps
 from edgeq.exporters.onnx.rope_nodes import RopeNodes
 from edgeq.exporters.onnx.standard_matrices import StandardMatrices
 from edgeq.model.spec import MLP, Attention, MoE, Rope
@@ -38,8 +39,9 @@ class StandardOps(OnnxOps):
         positions: int,
         done: Callable[[str], None],
         activation_scales: str = "token",
+        caches: Caches = FLOAT_CACHES,
     ) -> None:
-        super().__init__(graph, weights, accuracy_level=0, positions=positions, done=done)
+        super().__init__(graph, weights, accuracy_level=0, positions=positions, done=done, caches=caches)
         self._matrices = StandardMatrices(graph, 0, pack)
         self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
         self._rope = GivenPositions(graph, weights.spec, positions)
@@ -75,7 +77,7 @@ class StandardOps(OnnxOps):
         """`y`, made with weights that add up to one, by what is left of one when each head's sink has taken its share:
         `sum(exp(scores)) / (sum(exp(scores)) + exp(sink))`."""
         graph = self._graph
-        sinks = graph.constant(f"{at}.sinks", dense(self._weights.load(f"{at}.sinks")).reshape(1, -1, 1, 1))
+        sinks = graph.numbers(f"{at}.sinks", dense(self._weights.load(f"{at}.sinks")).reshape(1, -1, 1, 1))
         last = graph.constant("last_axis", np.array([-1], np.int64))
         total = graph.add("ReduceLogSumExp", [scores, last], f"{scores}.total", keepdims=1)
         left = graph.add("Sigmoid", [graph.add("Sub", [total, sinks], f"{scores}.over")], f"{at}.left")

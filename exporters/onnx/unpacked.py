@@ -74,8 +74,9 @@ class UnpackedMatrices:
     def _dequantized(self, form: PlaneLayout, inputs: list[str], output: str) -> str:
         graph, grid = self._graph, form.grid
         op = graph.function(function_name(grid), partial(function, grid))
-        if form.channels == form.columns:
-            return graph.add(op, inputs, output, domain=EDGEQ)
-        whole = graph.add(op, inputs, f"{output}.padded", domain=EDGEQ)
-        cut = [graph.constant(f"cut_{v}", np.array([v], np.int64)) for v in (0, form.columns)]
-        return graph.add("Slice", [whole, *cut, cut[0]], output)
+        cut, half = form.channels != form.columns, graph.floats != np.float32
+        y = graph.add(op, inputs, f"{output}.padded" if cut else f"{output}.float32" if half else output, domain=EDGEQ)
+        if cut:
+            ends = [graph.constant(f"cut_{v}", np.array([v], np.int64)) for v in (0, form.columns)]
+            y = graph.add("Slice", [y, *ends, ends[0]], f"{output}.float32" if half else output)
+        return graph.add("Cast", [y], output, to=graph.float_type) if half else y

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from edgeq.errors import EdgeqError
 
 Array = npt.NDArray[Any]
-_PASSES_ON = {"Mul", "Tanh", "Reshape"}  # between a product and the value that is asked for
+_PASSES_ON = {"Mul", "Tanh", "Reshape", "Cast"}  # between a product and the value that is asked for
 
 
 class Written:
@@ -32,6 +32,8 @@ class Written:
             out: node for node in self._model.graph.node for out in node.output if out
         }
         self._constants = {t.name: t for t in self._model.graph.initializer}
+        types = {o.name: o.type.tensor_type.elem_type for o in self._model.graph.output}
+        self.half = types.get("logits") == TensorProto.FLOAT16
 
     def constant(self, name: str) -> Array | None:
         """None where there is none of that name."""
@@ -46,18 +48,22 @@ class Written:
         Raises:
             EdgeqError: there is no such product.
         """
-        named = (n for n in (value, f"{value}.biased", f"{value}.shifted", f"{value}.out") if n in self._makers)
-        node = self.maker(next(named, value))
-        while node.op_type in _PASSES_ON:
-            node = self.maker(node.input[0])
+        node, scales = self._below(value)
         if node.op_type == "Concat":
             parts = [self.product(name) for name in node.input]
             biases = [b for _, b in parts if b is not None]
             return np.concatenate([w for w, _ in parts]), np.concatenate(biases) if biases else None
-        if node.op_type == "Add" and node.input[1] not in self._constants:
-            return self.product(node.input[0])[0] + self._offsets(self.maker(node.input[1])), None
-        if node.op_type == "Add":
+        if node.op_type == "Add" and node.input[1] in self._constants:
             return self.product(node.input[0])[0], self.constant(node.input[1])
+        if node.op_type == "Add" and self._is_offsets(node.input[1]):
+            return self.product(node.input[0])[0] + self._offsets(self.maker(node.input[1])), None
+        if node.op_type == "Add":  # of the coarse and the fine parts of inputs
+            coarse, fine = (self.product(name)[0] for name in node.input)
+            if not np.array_equal(coarse, fine):
+                raise EdgeqError(f"{value!r} is the sum of products with two matrices", where=self._path)
+            return coarse, None
+        if node.op_type == "MatMulInteger":
+            return self._integers(node, scales), None
         if node.op_type == "MatMulNBits":
             weight = self.blocks(node.input[1], node.input[2], _input(node, 3), node)[:, : _attribute(node, "K")]
             return weight, self.constant(_input(node, 5))
@@ -65,6 +71,43 @@ class Written:
             raise EdgeqError(f"the graph gives {value!r} by {node.op_type}, not by a product", where=self._path)
         weight = self.evaluator(node.input[1])({})
         return (weight if _attribute(node, "transB") else weight.T), self.constant(_input(node, 2))
+
+    def products(self, value: str) -> list[onnx.NodeProto]:
+        """The nodes that multiply, in the product that `value` is: several where it is made of parts.
+
+        Raises:
+            EdgeqError: there is no such product.
+        """
+        node, _ = self._below(value)
+        if node.op_type == "Concat":
+            return [n for name in node.input for n in self.products(name)]
+        if node.op_type == "Add":
+            second = node.input[1] in self._constants or self._is_offsets(node.input[1])
+            return [n for name in node.input[: 1 if second else 2] for n in self.products(name)]
+        return [node]
+
+    def _below(self, value: str) -> tuple[onnx.NodeProto, Array | None]:
+        """The node that a product ends in, and the scales (outputs,) that its integers are multiplied with after."""
+        named = (n for n in (value, f"{value}.biased", f"{value}.shifted", f"{value}.out") if n in self._makers)
+        node, scales = self.maker(next(named, value)), None
+        while node.op_type in _PASSES_ON:
+            factor = self._makers.get(node.input[1]) if node.op_type == "Mul" else None
+            if factor is not None and factor.op_type == "Mul":  # the input's scale and the weight's
+                scales = self.constant(factor.input[1])
+            node = self.maker(node.input[0])
+        return node, scales
+
+    def _is_offsets(self, value: str) -> bool:
+        node = self.maker(value)
+        return node.op_type == "MatMul" and node.input[1] in self._constants
+
+    def _integers(self, node: onnx.NodeProto, scales: Array | None) -> Array:
+        """float32 (outputs, inputs) of int8 codes (inputs, outputs), their zero points and the scales."""
+        codes, zeros = self.constant(node.input[1]), self.constant(_input(node, 3))
+        if codes is None or scales is None:
+            raise EdgeqError(f"{node.name} has no constant codes and scales", where=self._path)
+        values = codes.astype(np.float32) - (0 if zeros is None else zeros.astype(np.float32))
+        return np.ascontiguousarray((values * scales).T)
 
     def rows(self, name: str) -> Callable[[npt.NDArray[np.int64]], Array]:
         """What gives rows of the embedding of that name for token ids (n,)."""
@@ -91,6 +134,10 @@ class Written:
         source = self._makers.get(grouped.input[0])
         padding = self.constant(source.input[1]) if source is not None and source.op_type == "Pad" else None
         return spread if padding is None else spread[:, : -int(padding[5])]
+
+    def makes(self, value: str) -> bool:
+        """`value` is neither an input nor a constant."""
+        return value in self._makers
 
     def maker(self, value: str) -> onnx.NodeProto:
         """The node that gives a value.

@@ -15,6 +15,7 @@ from edgeq.model.spec import ModelSpec, MoE
 Array = npt.NDArray[Any]
 # Where the nodes have codes, scales, biases and zero points of gate with up, and of down.
 _INPUTS = {"QMoE": ((2, 3, 4, 11), (5, 6, 7, 12)), "MoE": ((2, None, 3, None), (4, None, 5, None))}
+ONE_NODE = frozenset(_INPUTS)
 
 
 def experts(file: Written, layer: int, spec: ModelSpec) -> Iterator[tuple[str, Array | None]]:

@@ -74,7 +74,7 @@ class OnnxRuntime:
         switch, context = switch_of(artifact), context_of(artifact, settings.context)
         tokenizer = Tokenizer.from_folder(artifact.path)
         engine = open_engine(
-            artifact.path / "model.onnx",
+            artifact.path / ("model.ort" if artifact.options.get("format") == "ort" else "model.onnx"),
             context=context,
             head_dim=positive(artifact.model.get("head_dim")),
             threads=settings.threads,

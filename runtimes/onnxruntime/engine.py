@@ -47,7 +47,7 @@ def open_engine(
         EdgeqError: no such file, damaged, not a graph this runtime knows, or no such device here.
     """
     if not path.is_file():
-        raise EdgeqError("the artifact has no model.onnx", where=path.parent, hint="Export it again")
+        raise EdgeqError(f"the artifact has no {path.name}", where=path.parent, hint="Export it again")
     # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
     cpu = probe_cpu()
     threads = threads or cpu.cores

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.checkpoint.codebooks import codebook
 from edgeq.checkpoint.tensor import QuantizedTensor, groups_of
-from edgeq.checkpoint.weights import Weight
+from edgeq.checkpoint.weights import Weight, Weights
+from edgeq.decoder.torch_ops import TorchOps
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, MoE, Rope
 from edgeq.model.tensors import tensors
-from edgeq.scheme import Grid, Scheme
+from edgeq.scheme import F32, Grid, Scheme, int_grid
+
+IDS = np.random.default_rng(5).integers(0, 160, 20).tolist()
 
 
 def tiny_spec(
@@ -94,3 +100,60 @@ def weights() -> Callable[..., RandomWeights]:
 @pytest.fixture
 def quantized() -> Callable[..., QuantizedTensor]:
     return lambda grid, rows, columns: random_tensor(grid, (rows, columns), np.random.default_rng(3))
+
+
+@dataclass
+class Rounded:
+    """Weights whose linear layers read rounded inputs."""
+
+    inner: Any
+    grids: Callable[[str], ActivationGrid | None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def activation(self, name: str) -> ActivationGrid | None:
+        return self.grids(name)
+
+
+class Ranges(TorchOps):
+    """Keeps the range of what every linear layer reads."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights)
+        self.seen: dict[str, tuple[float, float]] = {}
+
+    def linear(self, x: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+        self.seen |= dict.fromkeys(names, (float(x.min()), float(x.max())))
+        return super().linear(x, names)
+
+
+@pytest.fixture
+def make(weights: Callable[..., RandomWeights]) -> Callable[..., Rounded]:
+    """A model with one scale a row, its embedding float so that nothing else is rounded."""
+
+    def build(kind: str, *, grid: Grid | None = None, bits: int = 8, symmetric: bool = False, **spec: Any) -> Rounded:
+        grid = grid or int_grid(8, -1, symmetric=True)
+        source = weights(grid, **spec)
+        source.scheme = Scheme("test-a8", "smoothquant", grid, F32, act_bits=8, act_static=kind == "static")
+        source.overrides = {"embed": F32, "head": F32, **source.overrides}
+        if kind == "dynamic":
+            return Rounded(source, lambda name: ActivationGrid("dynamic", 8, symmetric))
+        from edgeq.decoder.decoder import decoder
+        from edgeq.decoder.torch_ops import as_ids
+
+        ops = Ranges(source)
+        decoder(ops, source.spec, as_ids(IDS))
+        return Rounded(source, lambda name: static(*ops.seen[name], bits, symmetric))
+
+    return build
+
+
+def static(low: float, high: float, bits: int, symmetric: bool) -> ActivationGrid:
+    """A grid that clips a tenth of the range, so that clipping is seen."""
+    low, high = 0.9 * low, 0.9 * high
+    if symmetric:
+        return ActivationGrid("static", bits, True, max(-low, high) / 127, 0)
+    top = (1 << bits) - 1
+    scale = (high - low) / top
+    return ActivationGrid("static", bits, False, scale, round(-low / scale))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +15,17 @@ import torch
 
 from edgeq.artifact import Artifact
 from edgeq.checkpoint.activation import ActivationGrid
-from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.torch_model import TorchModel
-from edgeq.decoder.torch_ops import TorchOps
 from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_file import onnx_data_bytes
 from edgeq.exporters.onnx import OnnxExporter
 from edgeq.exporters.onnx.activations import SCALES
 from edgeq.measure.verify import activation_path
 from edgeq.runtimes.onnxruntime.engine import open_engine
-from edgeq.scheme import F32, Grid, Scheme, int_grid
+from edgeq.scheme import int_grid
 
 IDS = np.random.default_rng(5).integers(0, 160, 20).tolist()
 ROWS = int_grid(8, -1, symmetric=True)
-
-
-@dataclass
-class Rounded:
-    """Weights whose linear layers read rounded inputs."""
-
-    inner: Any
-    grids: Callable[[str], ActivationGrid | None]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def activation(self, name: str) -> ActivationGrid | None:
-        return self.grids(name)
-
-
-class Ranges(TorchOps):
-    """Keeps the range of what every linear layer reads."""
-
-    def __init__(self, weights: Weights) -> None:
-        super().__init__(weights)
-        self.seen: dict[str, tuple[float, float]] = {}
-
-    def linear(self, x: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
-        self.seen |= dict.fromkeys(names, (float(x.min()), float(x.max())))
-        return super().linear(x, names)
-
-
-@pytest.fixture
-def make(weights: Any) -> Callable[..., Rounded]:
-    """A model with one scale a row, its embedding float so that nothing else is rounded."""
-
-    def build(kind: str, *, grid: Grid = ROWS, bits: int = 8, symmetric: bool = False, **spec: Any) -> Rounded:
-        source = weights(grid, **spec)
-        source.scheme = Scheme("test-a8", "smoothquant", grid, F32, act_bits=8, act_static=kind == "static")
-        source.overrides = {"embed": F32, "head": F32, **source.overrides}
-        if kind == "dynamic":
-            return Rounded(source, lambda name: ActivationGrid("dynamic", 8, symmetric))
-        from edgeq.decoder.decoder import decoder
-        from edgeq.decoder.torch_ops import as_ids
-
-        ops = Ranges(source)
-        decoder(ops, source.spec, as_ids(IDS))
-        return Rounded(source, lambda name: static(*ops.seen[name], bits, symmetric))
-
-    return build
-
-
-def static(low: float, high: float, bits: int, symmetric: bool) -> ActivationGrid:
-    """A grid that clips a tenth of the range, so that clipping is seen."""
-    low, high = 0.9 * low, 0.9 * high
-    if symmetric:
-        return ActivationGrid("static", bits, True, max(-low, high) / 127, 0)
-    top = (1 << bits) - 1
-    scale = (high - low) / top
-    return ActivationGrid("static", bits, False, scale, round(-low / scale))
 
 
 def session(artifact: Artifact, optimized: Path | None = None, **entries: str) -> Any:

@@ -45,6 +45,14 @@ def test_so_it_is_where_every_expert_is_a_product(weights, tmp_path, dialect, gr
     assert size == onnx_data_bytes(model.spec, model.scheme, dialect=dialect)
 
 
+@pytest.mark.parametrize("dialect", ["contrib", "standard"])
+def test_so_it_is_in_float16(weights, tmp_path, dialect):
+    model = weights(int_grid(4, 32), family="gpt_oss", experts=OSS, bias=True, sinks=True, **SIZES)
+    artifact = exporter("onnx").export(model, tmp_path / "out", dialect=dialect, dtype="float16")
+    size = (artifact.path / "model.onnx.data").stat().st_size
+    assert size == onnx_data_bytes(model.spec, model.scheme, dialect=dialect, half=True)
+
+
 @pytest.mark.parametrize("experts", [MoE(4, 2, 24), MoE(4, 2, 64, activation="gelu"), MoE(130, 2, 32)])
 def test_experts_that_the_kernels_lack_are_products_too(weights, tmp_path, experts):
     import onnx

@@ -37,6 +37,16 @@ def test_to_the_byte(weights, tmp_path, name, pack, dialect):
 
 
 @pytest.mark.parametrize("dialect", ["contrib", "standard"])
+@pytest.mark.parametrize("name", ["int4", "int2-row", "int5-g40", "affine4", "nf4", "Q3_K", "Q4_K"])
+def test_to_the_byte_in_float16(weights, tmp_path, name, dialect):
+    for i, spec in enumerate(SPECS):
+        source = weights(GRIDS[name], **spec)
+        artifact = OnnxExporter().export(source, tmp_path / str(i), dialect=dialect, dtype="float16")
+        written = (artifact.path / "model.onnx.data").stat().st_size
+        assert onnx_data_bytes(source.spec, source.scheme, dialect=dialect, half=True) == written
+
+
+@pytest.mark.parametrize("dialect", ["contrib", "standard"])
 def test_two_sets_of_rotary_tables_norms_of_heads_and_a_sandwich(weights, tmp_path, dialect):
     source = weights(int_grid(4, 32))
     first, second = source.spec.layers
