@@ -171,6 +171,7 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
 
     @on(OptionList.OptionHighlighted, "#models")
     def _rests(self) -> None:
+        self._taking = False
         if self._pause is not None:
             self._pause.stop()
         self._pause = self.set_timer(_LOOK_S, self._look)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeq.estimate.meaning import Meaning
 
 _WIDE = 110  # columns from which the meaning stands beside the part
-_BAR = 24
+_BAR = 20
 _SHORT = 40
 
 
