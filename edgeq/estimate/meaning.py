@@ -83,9 +83,9 @@ def processor(cpu: Cpu) -> Meaning:
     cores = f"{cpu.cores} core{'s' if cpu.cores != 1 else ''}{threads}, {cpu.arch}"
     able = next((name for name in _PRODUCTS if name in cpu.isa), None)
     means = (
-        f"Has fast products of 8-bit numbers ({able}): good for quantized models."
+        f"Fast at 8-bit numbers ({able}): suits quantized models."
         if able
-        else "No fast products of 8-bit numbers: long prompts take their time."
+        else "Not made for 8-bit numbers: long prompts take their time."
     )
     return Meaning("Processor", f"{cpu.name}, {cores}", " ".join(cpu.isa), means if cpu.isa else "")
 

@@ -21,7 +21,7 @@ def test_the_parts_of_a_board_and_what_they_mean() -> None:
     assert list(parts) == ["Memory", "Reads", "Processor", "Graphics"]
     assert "17.1 GB/s / 4 GB = at most 4.3 tokens/s" in parts["Reads"]
     assert "from its data sheet" in parts["Reads"]
-    assert "8-bit numbers (dotprod)" in parts["Processor"]
+    assert "Fast at 8-bit numbers (dotprod)" in parts["Processor"]
 
 
 def test_a_graphics_card_decides() -> None:

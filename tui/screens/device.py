@@ -47,6 +47,7 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
     def __init__(self) -> None:
         super().__init__()
         self._looking: Looking | None = None
+        self._measured = False  # on this visit
 
     def body(self) -> ComposeResult:
         yield Static("", id="device-name", markup=False)
@@ -115,7 +116,7 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
         go_on = "Press n to choose a model"
         if not self._looking.local:
             self.say(f"Planning for this device. {go_on}.")
-        elif self.journey.model is None and not journeys():
+        elif self.journey.model is None and not self._measured and not journeys():
             self.say(f"{FIRST} {go_on}.")
         elif self._looking.notes:
             self.say(f"{go_on}; m measures again, better when the machine is idle.")
@@ -171,6 +172,7 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
         self.query_one("#job").display = False
         if self._looking is not None:
             self._looking = replace(self._looking, job=None)
+        self._measured = seen.state == "done"
         self.refresh_bindings()
         if seen.state in ("failed", "interrupted"):
             hint = seen.failure.hint if seen.failure is not None else None
