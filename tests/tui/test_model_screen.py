@@ -98,6 +98,7 @@ async def test_earlier_choices_come_first(tmp_path):
         await ready(pilot)
         assert "Chosen before" in characters(app)
         assert chosen(app) == "qwen3-4b"
+        await until(pilot, lambda: "✓ qwen3-4b" in characters(app))
 
 
 async def test_a_size_is_a_model_too(tmp_path):
