@@ -55,8 +55,8 @@ class Entry:
 
     @property
     def quick(self) -> bool:
-        """It is read without the network."""
-        return self.local or self.ref == DEMO or self.section in ("known", "sizes")
+        """It is read without the network: it is here, or a name of the catalog and no hub id."""
+        return self.local or "/" not in self.ref
 
     def matches(self, words: Iterable[str]) -> bool:
         text = f"{self.ref} {self.title} {self.note}".lower()

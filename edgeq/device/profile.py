@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -16,12 +17,13 @@ from edgeq.device.load import BUSY, OthersLoad, load_now, today
 from edgeq.device.memory import probe_memory
 from edgeq.device.spec import Cpu, Device, Memory
 
+Say = Callable[[str], None]
 Standing = Literal["none", "quick", "full"]
 PROBE_SECONDS = 60.0  # for all runtimes together; each should take two
 DOUBTFUL_SPREAD = 0.25
 
 
-def profile_device(*, refresh: bool = False, quick: bool = True) -> Device:
+def profile_device(*, refresh: bool = False, quick: bool = True, say: Say = lambda _: None) -> Device:
     """Describe and measure this machine. Measurements are kept in the user's cache folder, or `EDGEQ_HOME`.
 
     Args:
@@ -29,15 +31,16 @@ def profile_device(*, refresh: bool = False, quick: bool = True) -> Device:
         quick: under two seconds in all, without the runtimes' kernels unless they are kept from before. Otherwise
             longer windows, every installed runtime's probe and the vendors' libraries; a kept measurement that was
             doubtful is then repeated and the sounder one kept.
+        say: told what is measured, of a long measurement.
     """
     cpu, memory = probe_cpu(), machine_memory()
     mark = cache.fingerprint(cpu, memory)
     measured = None if refresh else cache.read(mark)
     if measured is None:
-        measured = measure_quickly(cpu, memory, mark) if quick else measure_fully(cpu, memory, mark)
+        measured = measure_quickly(cpu, memory, mark) if quick else measure_fully(cpu, memory, mark, say)
         cache.write(measured)
     elif not quick and not (measured.complete and not measured.notes):
-        measured = improved(measured, cpu, memory)
+        measured = improved(measured, cpu, memory, say)
         cache.write(measured)
     return assemble(cpu, memory, measured)
 
@@ -69,17 +72,23 @@ def measure_quickly(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
     return measure(cpu, memory, mark, bandwidth_seconds=0.7, matmul_seconds=0.1)
 
 
-def measure_fully(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
-    return with_kernels(measure(cpu, memory, mark, bandwidth_seconds=3.0, matmul_seconds=0.5))
+def measure_fully(cpu: Cpu, memory: Memory, mark: dict[str, str], say: Say = lambda _: None) -> Measured:
+    say("how fast memory is read, how fast numbers are multiplied")
+    made = measure(cpu, memory, mark, bandwidth_seconds=3.0, matmul_seconds=0.5)
+    say("the kernels of the installed runtimes")
+    return with_kernels(made)
 
 
-def improved(kept: Measured, cpu: Cpu, memory: Memory) -> Measured:
+def improved(kept: Measured, cpu: Cpu, memory: Memory, say: Say = lambda _: None) -> Measured:
     """A kept measurement, repeated where it was doubtful, with the runtimes' kernels where they were not asked yet."""
     if kept.notes:
-        again = measure_fully(cpu, memory, kept.fingerprint)
+        again = measure_fully(cpu, memory, kept.fingerprint, say)
         if len(again.notes) < len(kept.notes) or again.load <= kept.load or not kept.complete:
             return again
-    return kept if kept.complete else with_kernels(kept)
+    if kept.complete:
+        return kept
+    say("the kernels of the installed runtimes")
+    return with_kernels(kept)
 
 
 def measure(

@@ -44,14 +44,26 @@ def meanings(device: Device, runtimes: Mapping[str, str | None] | None = None) -
 
 
 def memory(one: Memory) -> Meaning:
-    limit = f"{binary(one.limit_bytes)} allowed by the container" if one.limit_bytes else ""
+    whole, used = allowed(one), binary(max(0, allowed(one) - one.usable_bytes))
+    limit = f"the container allows {binary(whole)} of {binary(one.total_bytes)}" if whole < one.total_bytes else ""
     shared = "shared by CPU and GPU" if one.unified else ""
     return Meaning(
         "Memory",
-        f"{binary(one.total_bytes)}, {binary(one.usable_bytes)} free",
+        f"{used} used, {binary(one.usable_bytes)} free of {binary(whole)}",
         ", ".join(part for part in (limit, shared) if part),
         f"Room for a model of about {billions(weights_that_fit(one.usable_bytes))} weights at 4 bits.",
     )
+
+
+def allowed(one: Memory) -> int:
+    """Bytes that there are, or that a container allows of them."""
+    return min(one.total_bytes, one.limit_bytes or one.total_bytes)
+
+
+def used_share(one: Memory) -> float:
+    """Of the memory that is allowed, what is not free, 0..1."""
+    whole = allowed(one)
+    return min(1.0, max(0.0, 1 - one.usable_bytes / whole)) if whole else 1.0
 
 
 def reading(device: Device) -> Meaning:
@@ -60,7 +72,9 @@ def reading(device: Device) -> Meaning:
         why = "Not known yet: it decides how many tokens a second are possible at most."
         return Meaning("Reads", "not measured", "", why)
     most = pace(decode_bound(figure.value, EXAMPLE_BYTES))
-    means = f"Each token reads every weight once. A 4 GB model: {quantity(figure)} / 4 GB = at most {most} tokens/s."
+    means = (
+        f"Each token reads every weight once. A model of 4 GB:\n{quantity(figure)} / 4 GB = at most {most} tokens/s."
+    )
     return Meaning("Reads", quantity(figure), basis(figure), means)
 
 
@@ -69,9 +83,9 @@ def processor(cpu: Cpu) -> Meaning:
     cores = f"{cpu.cores} core{'s' if cpu.cores != 1 else ''}{threads}, {cpu.arch}"
     able = next((name for name in _PRODUCTS if name in cpu.isa), None)
     means = (
-        f"Has fast products of 8-bit numbers ({able}): good for quantized models."
+        f"Fast at 8-bit numbers ({able}): suits quantized models."
         if able
-        else "No fast products of 8-bit numbers: long prompts take their time."
+        else "Not made for 8-bit numbers: long prompts take their time."
     )
     return Meaning("Processor", f"{cpu.name}, {cores}", " ".join(cpu.isa), means if cpu.isa else "")
 
@@ -94,9 +108,10 @@ def _card_meaning(one: Accelerator) -> str:
 def installed(runtimes: Mapping[str, str | None]) -> Meaning:
     """`runtimes`: name -> what is missing for it; None: nothing."""
     able = [_RUNS_ON.get(name, name) for name, missing in runtimes.items() if missing is None]
-    lacking = [f"{_RUNS_ON.get(name, name)} needs {missing}" for name, missing in runtimes.items() if missing]
+    lacking = [_RUNS_ON.get(name, name) for name, missing in runtimes.items() if missing]
+    without = f"not installed: {', '.join(lacking)}" if lacking else ""
     means = "These run what edgeq exports." if able else "None: `edgeq doctor` says how to install one."
-    return Meaning("Runtimes", ", ".join(able) or "none installed", "; ".join(lacking), means)
+    return Meaning("Runtimes", ", ".join(able) or "none installed", without, means)
 
 
 def kernels(rates: tuple[KernelRate, ...]) -> Meaning:
@@ -146,8 +161,3 @@ def bandwidth_meaning(device: Device) -> str | None:
         f"a generated token reads the whole model once. This {where} reads a 4 GB model "
         f"{said} times a second: at most {said} tokens/s."
     )
-
-
-def used_share(one: Memory) -> float:
-    """Of the whole memory, what is not free for a model: used by others, or kept back by a container."""
-    return min(1.0, max(0.0, 1 - one.usable_bytes / one.total_bytes)) if one.total_bytes else 1.0

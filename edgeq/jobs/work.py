@@ -23,8 +23,9 @@ def profile(request: dict[str, Any], tell: Tell) -> Any:
     """Measure this machine, every runtime's kernels too. Request: `refresh`."""
     from edgeq.device.profile import profile_device
 
-    tell(0, 0, "memory, processor, kernels of the installed runtimes")
-    return profile_device(refresh=bool(request.get("refresh")), quick=False)
+    return profile_device(
+        refresh=bool(request.get("refresh")), quick=False, say=lambda what: tell(0, 0, f"measuring {what}")
+    )
 
 
 def quantize(request: dict[str, Any], tell: Tell) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgeq.device import load_device
 from edgeq.device.spec import Memory
-from edgeq.estimate.meaning import billions, installed, meanings, used_share, weights_that_fit
+from edgeq.estimate.meaning import billions, installed, meanings, memory, used_share, weights_that_fit
 
 GIB = 1 << 30
 WORDS = ["16 billion", "1.5 billion", "300 million"]
@@ -21,7 +21,7 @@ def test_the_parts_of_a_board_and_what_they_mean() -> None:
     assert list(parts) == ["Memory", "Reads", "Processor", "Graphics"]
     assert "17.1 GB/s / 4 GB = at most 4.3 tokens/s" in parts["Reads"]
     assert "from its data sheet" in parts["Reads"]
-    assert "8-bit numbers (dotprod)" in parts["Processor"]
+    assert "Fast at 8-bit numbers (dotprod)" in parts["Processor"]
 
 
 def test_a_graphics_card_decides() -> None:
@@ -37,7 +37,7 @@ def test_what_is_not_measured_is_said_so() -> None:
     assert parts["Reads"].value == "not measured"
     assert parts["Processor"].means == ""
     assert parts["Runtimes"].value == "ONNX Runtime"
-    assert parts["Runtimes"].how == "PyTorch needs torch"
+    assert parts["Runtimes"].how == "not installed: PyTorch"
     assert parts["Kernels"].value == "not measured"
     assert "edgeq doctor" in installed({}).means
 
@@ -50,7 +50,11 @@ def test_amounts() -> None:
         "300 million",
     ]
     assert used_share(Memory(16 * GIB, 12 * GIB)) == 0.25
-    assert used_share(Memory(16 * GIB, 12 * GIB, limit_bytes=4 * GIB)) == 0.75, (
-        "what a container keeps back is not free"
-    )
+    assert used_share(Memory(16 * GIB, 12 * GIB, limit_bytes=4 * GIB)) == 0.0, "what a container keeps back is not free"
     assert used_share(Memory(0, 0)) == 1.0
+
+
+def test_a_container_s_limit_is_what_there_is() -> None:
+    said = memory(Memory(16 * GIB, 3 * GIB, limit_bytes=4 * GIB))
+    assert said.value == "1 GiB used, 3 GiB free of 4 GiB"
+    assert said.how == "the container allows 4 GiB of 16 GiB"

@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 SIZES = ((80, 24), (120, 40), (200, 60))
 THEMES = ("edgeq-dark", "edgeq-light")
 FOLDER = Path(__file__).parent / "snapshots"
-PATIENCE_S = 20.0
+PATIENCE_S = 6.0  # that a picture stands still before it is called wrong
 
 
 def picture(app: App[None]) -> str:
@@ -55,6 +55,17 @@ async def settled(pilot: Pilot[None], still_s: float = 1.0) -> None:
             seen, since = now, time.monotonic()
 
 
+async def _seen(pilot: Pilot[None], kept: str) -> None:
+    """Wait until this picture is there, or another one has long stood still."""
+    last, since = "", time.monotonic()
+    while time.monotonic() - since < PATIENCE_S:
+        await pilot.pause(0.1)
+        if (now := picture(pilot.app)) == kept:
+            return
+        if now != last:
+            last, since = now, time.monotonic()
+
+
 async def check(pilot: Pilot[None], name: str) -> None:
     """Wait for the kept picture of this name, or write what is seen once it stands still."""
     file = FOLDER / f"{name}.txt"
@@ -64,8 +75,9 @@ async def check(pilot: Pilot[None], name: str) -> None:
         file.write_text(picture(pilot.app), "utf-8")
         return
     assert file.exists(), f"no picture of {name}: EDGEQ_WRITE_SNAPSHOTS=1 writes it"
-    kept, end = file.read_text("utf-8"), time.monotonic() + PATIENCE_S
-    while (seen := picture(pilot.app)) != kept and time.monotonic() < end:
-        await pilot.pause(0.1)  # a busy machine draws late; a wrong picture stays wrong
+    kept = file.read_text("utf-8")
+    if picture(pilot.app) != kept:  # a busy machine draws late; a wrong picture stays as it is
+        await _seen(pilot, kept)
+    seen = picture(pilot.app)
     changed = "\n".join(difflib.unified_diff(kept.splitlines(), seen.splitlines(), "kept", "seen", lineterm="", n=1))
     assert kept == seen, f"{name} looks different:\n{changed[:4000]}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from making_data import guide, journey, problem, settled, until
+from making_data import guide, journey, problem, until
 from snapshot import SIZES, THEMES, characters, check
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -326,5 +326,4 @@ async def test_pictures(what, size, theme, monkeypatch):
         app.screen.query_one(Input).cursor_blink = False
         if what == "two":
             await pilot.press("escape")
-        await settled(pilot)
-        check(app, f"chat-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
+        await check(pilot, f"chat-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from making_data import guide, problem, settled, until
+from making_data import guide, problem, until
 from snapshot import SIZES, THEMES, characters, check
 from textual.widgets import Input, OptionList
 
@@ -65,11 +65,11 @@ async def test_the_first_time_it_says_what_this_is_and_what_to_do(tmp_path):
     app = EdgeqApp(fresh(tmp_path))
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(pilot)
-        assert guide(app).startswith("Welcome. edgeq finds a model that runs well on this machine")
+        assert guide(app).startswith("Welcome: edgeq finds a model that fits this machine")
         await until(pilot, lambda: "40.0 GB/s / 4 GB = at most 10 tokens/s" in body(app))
         assert "measured, ±4%" in body(app)
         assert "llama.cpp, ONNX Runtime" in body(app)
-        assert "PyTorch needs torch" in body(app)
+        assert "not installed: PyTorch" in body(app)
         await pilot.press("n")
         await until(pilot, lambda: app.step == "model")
 
@@ -110,7 +110,7 @@ async def test_the_memory_is_live(tmp_path, ada, monkeypatch):
         await until(pilot, lambda: "12 GiB free" in body(app))
         monkeypatch.setattr("edgeq.tui.looking.memory_now", lambda: Memory(16 * GIB, 4 * GIB, limit_bytes=8 * GIB))
         await until(pilot, lambda: "4 GiB free" in body(app))
-        assert "8 GiB allowed by the container" in body(app)
+        assert "the container allows 8 GiB of 16 GiB" in body(app)
         assert "40.0 GB/s" in body(app), "what was measured stays"
 
 
@@ -212,7 +212,7 @@ async def test_pictures(what, size, theme, ada, monkeypatch):
         ada["glimpse"] = Looking(replace(DEVICE, kernels=KERNELS), "full", RUNTIMES)
     elif what == "work":
         ada["glimpse"] = Looking(DEVICE, "quick", RUNTIMES, JOB)
-        seen = Look(JOB, "running", Event(9.0, 0, 0, "memory, processor, kernels"), 150_000_000)
+        seen = Look(JOB, "running", Event(9.0, 0, 0, "measuring the kernels of the installed runtimes"), 150_000_000)
         monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
     elif what == "other":
         here = here.with_device("rtx-4090")
@@ -224,5 +224,4 @@ async def test_pictures(what, size, theme, ada, monkeypatch):
             await pilot.press("o")
             await until(pilot, lambda: isinstance(app.screen, DevicePicker))
             app.screen.query_one(Input).cursor_blink = False
-        await settled(pilot)
-        check(app, f"device-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
+        await check(pilot, f"device-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from making_data import guide, problem, settled, until, write_model
+from making_data import guide, problem, until, write_model
 from snapshot import SIZES, THEMES, characters, check
 from textual.widgets import Input
 
@@ -98,6 +98,7 @@ async def test_earlier_choices_come_first(tmp_path):
         await ready(pilot)
         assert "Chosen before" in characters(app)
         assert chosen(app) == "qwen3-4b"
+        await until(pilot, lambda: "✓ qwen3-4b" in characters(app))
 
 
 async def test_a_size_is_a_model_too(tmp_path):
@@ -261,5 +262,4 @@ async def test_pictures(what, size, theme, monkeypatch):
             await until(pilot, lambda: chosen(app) == "./missing.gguf")
             await pilot.press("enter")
             await until(pilot, lambda: problem(app) != "")
-        await settled(pilot)
-        check(app, f"model-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
+        await check(pilot, f"model-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

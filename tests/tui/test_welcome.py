@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from making_data import journey, settled, until, write_model
+from making_data import journey, until, write_model
 from snapshot import SIZES, THEMES, characters, check
 from textual.widgets import OptionList
 
@@ -139,5 +139,4 @@ async def test_pictures(size, theme, monkeypatch):
     async with app.run_test(size=size) as pilot:
         app.theme = theme
         await listed(pilot)
-        await settled(pilot)
-        check(app, f"welcome-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
+        await check(pilot, f"welcome-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

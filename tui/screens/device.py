@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeq.tui.looking import Looking
 
 _EVERY_S = 1.0
-FIRST = "Welcome. edgeq finds a model that runs well on this machine, makes it small, and lets you chat with it."
+FIRST = "Welcome: edgeq finds a model that fits this machine, makes it small and lets you chat with it."
 
 
 class DeviceScreen(StepScreen):
@@ -47,6 +47,7 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
     def __init__(self) -> None:
         super().__init__()
         self._looking: Looking | None = None
+        self._measured = False  # on this visit
 
     def body(self) -> ComposeResult:
         yield Static("", id="device-name", markup=False)
@@ -112,14 +113,17 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
     def _next(self) -> None:
         """What to do now."""
         assert self._looking is not None
-        go_on = "Press n to choose a model."
-        if self._looking.local and self._looking.standing == "full":
-            self.say(f"Measured. {go_on}")
-        elif self._looking.local:
-            first = f"{FIRST} " if self.journey.model is None and not journeys() else ""
-            self.say(f"{first}{go_on} m measures it more closely.")
+        go_on = "Press n to choose a model"
+        if not self._looking.local:
+            self.say(f"Planning for this device. {go_on}.")
+        elif self.journey.model is None and not self._measured and not journeys():
+            self.say(f"{FIRST} {go_on}.")
+        elif self._looking.notes:
+            self.say(f"{go_on}; m measures again, better when the machine is idle.")
+        elif self._looking.standing == "full":
+            self.say(f"Measured. {go_on}.")
         else:
-            self.say(f"Planning for this device. {go_on}")
+            self.say(f"{go_on}; m measures the runtimes too, for surer speeds.")
 
     # The memory, live.
 
@@ -168,6 +172,7 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
         self.query_one("#job").display = False
         if self._looking is not None:
             self._looking = replace(self._looking, job=None)
+        self._measured = seen.state == "done"
         self.refresh_bindings()
         if seen.state in ("failed", "interrupted"):
             hint = seen.failure.hint if seen.failure is not None else None

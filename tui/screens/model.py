@@ -73,7 +73,7 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
         from edgeq.tui.choosing import entries_of
 
         self.say("Looking for models on this machine ...")
-        self.query_one(ModelList).focus()
+        self.set_focus(self.query_one(ModelList))
         self.think(lambda: entries_of(self.road), self._listed)
         self.think(self.road.device, self._device_known, "device")
 
@@ -152,10 +152,10 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
         self._show_list()
 
     def action_search(self) -> None:
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Input))
 
     def action_leave(self) -> None:
-        self.query_one(ModelList).focus()
+        self.set_focus(self.query_one(ModelList))
 
     def action_move(self, how: str) -> None:
         models = self.query_one(ModelList)
@@ -171,6 +171,7 @@ choosing yet. Models that run code of their own are not taken: edgeq reads weigh
 
     @on(OptionList.OptionHighlighted, "#models")
     def _rests(self) -> None:
+        self._taking = False
         if self._pause is not None:
             self._pause.stop()
         self._pause = self.set_timer(_LOOK_S, self._look)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeq.estimate.meaning import Meaning
 
 _WIDE = 110  # columns from which the meaning stands beside the part
-_BAR = 24
+_BAR = 20
 _SHORT = 40
 
 
@@ -60,7 +60,7 @@ def _what(part: Meaning, used: float, wide: bool) -> RenderableType:
     """What it is and how that is known; where lines are short only a short word on it."""
     said = Text(part.value)
     if part.name == "Memory":
-        said = Text.assemble(bar(used, _BAR), " ", said)
+        said = Text.assemble(bar(used, _BAR), "\n" if wide else " ", said)
     if wide:
         return Group(said, Text(part.how, "dim")) if part.how else said
     return Text.assemble(said, (f"  {part.how}", "dim")) if 0 < len(part.how) <= _SHORT else said
