@@ -192,7 +192,8 @@ page up and down scroll.
             "write": not self._writing,
             "quit_writing": self._writing,
             "about_writing": self._writing,
-            "original": chatting.model is not None,
+            "original": chatting.model is not None and not chatting.talk.busy,
+            "anew": not chatting.talk.busy,
             "other": two and self.has_class("-narrow"),
             "artifact": len(chatting.choices) > 1,
         }
@@ -260,9 +261,10 @@ page up and down scroll.
         chatting = self._chatting
         if chatting is None:
             return
-        chatting.talk.clear()
         if chatting.talk.partners["quantized"].state == "failed":
-            self._try(chatting.begin)
+            self._try(chatting.begin)  # and the conversation goes on
+        else:
+            chatting.talk.clear()
         self._draw()
         self.action_write()
 
