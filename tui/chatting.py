@@ -79,7 +79,8 @@ class Chatting:
         if side == "original":
             return f"Original: {self.original.dtype}, torch" if self.original is not None else "Original"
         made = self.choice.artifact
-        return f"Quantized: {made.scheme}, {made.runtime}"
+        several = f" ({self.at + 1} of {len(self.choices)}, f: next)" if len(self.choices) > 1 else ""
+        return f"Quantized: {made.scheme}, {made.runtime}{several}"
 
     def facts(self, side: Side) -> str:
         """What loading it took."""

@@ -70,8 +70,9 @@ class Conversation:
 
     @property
     def busy(self) -> bool:
-        """An answer is being given or waited for."""
-        return bool(self.waiting)
+        """An answer is being given or waited for. An original that is still loading keeps nobody waiting."""
+        soon = (s == "quantized" or self.partners[s].state == "ready" for s in self.waiting)
+        return self._at_it is not None or any(soon)
 
     @property
     def sides(self) -> list[Side]:

@@ -165,7 +165,8 @@ async def test_a_killed_worker_is_said_and_loaded_again(made: Journey, endless: 
         await until(pilot, lambda: talk(app).partners["quantized"].state == "ready" and problem(app) == "")
         talk(app).sampling = replace(talk(app).sampling, max_tokens=5)
         await ask(pilot, "w1")
-        await until(pilot, answered(app))
+        await until(pilot, answered(app, 2))
+        assert talk(app).turns[1].answers["quantized"].tokens == 5, "the conversation goes on"
 
 
 async def test_it_goes_on_while_another_step_is_shown_and_after_a_resize(made: Journey):

@@ -127,7 +127,8 @@ page up and down scroll.
         if error is None:
             self.problem("")
             return
-        way_out = "Press esc, then r, to load it again" if found[0][0] == "quantized" else "Press esc, then o, twice"
+        again = {"quantized": "r, to load it again, or 5, to export another", "original": "o, to load it again"}
+        way_out = f"Press esc, then {again[found[0][0]]}"
         place = f" ({error.where})" if error.where else ""
         self.problem(f"{error.what}{place}", ". ".join(filter(None, [error.hint, way_out])))
 
@@ -165,7 +166,14 @@ page up and down scroll.
         if chatting is None:
             return
         states = [(p.state, p.ready is not None) for p in chatting.talk.partners.values()]
-        now = (chatting.talk.answering, states, self._writing, chatting.at, self.has_class("-narrow"))
+        now = (
+            chatting.talk.answering,
+            chatting.talk.busy,
+            states,
+            self._writing,
+            chatting.at,
+            self.has_class("-narrow"),
+        )
         if now != self._shown_state:
             self._shown_state = now
             self._guide()
@@ -179,12 +187,13 @@ page up and down scroll.
             return action not in _OWN
         two = chatting.comparing
         can = {
-            "stop": chatting.talk.answering is not None,
-            "leave": self._writing and chatting.talk.answering is None,
+            "stop": chatting.talk.busy,
+            "leave": self._writing and not chatting.talk.busy,
             "write": not self._writing,
             "quit_writing": self._writing,
             "about_writing": self._writing,
-            "original": chatting.model is not None,
+            "original": chatting.model is not None and not chatting.talk.busy,
+            "anew": not chatting.talk.busy,
             "other": two and self.has_class("-narrow"),
             "artifact": len(chatting.choices) > 1,
         }
@@ -193,6 +202,7 @@ page up and down scroll.
     def action_stop(self) -> None:
         if self._chatting is not None:
             self._chatting.talk.stop()
+            self._draw()
 
     def action_leave(self) -> None:
         self._shown_pane.focus()
@@ -251,9 +261,10 @@ page up and down scroll.
         chatting = self._chatting
         if chatting is None:
             return
-        chatting.talk.clear()
         if chatting.talk.partners["quantized"].state == "failed":
-            self._try(chatting.begin)
+            self._try(chatting.begin)  # and the conversation goes on
+        else:
+            chatting.talk.clear()
         self._draw()
         self.action_write()
 
@@ -270,7 +281,7 @@ page up and down scroll.
         if chatting is None:
             return
         self.problem("")
-        if chatting.comparing:
+        if chatting.comparing and chatting.talk.partners["original"].state != "failed":
             chatting.shown = "quantized"
             chatting.talk.close("original")
             self._draw()

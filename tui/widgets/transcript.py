@@ -93,7 +93,8 @@ class Transcript(VerticalScroll):
         if said and turn.apart:
             said += "; their conversations differed before"
         if answer.done is None:
-            return "\n".join(filter(None, [f"writing, {answer.tokens} tokens", said]))
+            now = f"writing, {answer.tokens} tokens" if answer.tokens else "reading"
+            return "\n".join(filter(None, [now, said]))
         return "\n".join(filter(None, [line(answer.done), said]))
 
 
