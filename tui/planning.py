@@ -60,11 +60,10 @@ class Planning:
     def kept(self, looked: Candidate | None, plan: Plan) -> bool:
         """Whether another plan leaves the look where it is: not at one that it finds to be out, and whoever looks at
         the advised one goes on to."""
-        if looked is None or looked is self.plan.recommended:
+        if looked is None or looked is self.plan.recommended or not self.plan.candidates:
             return False
-        return not looked.fits or (looked.scheme.name, looked.target) in {
-            (c.scheme.name, c.target) for c in plan.candidates
-        }
+        fitting = {(c.scheme.name, c.target) for c in plan.candidates}
+        return not looked.fits or (looked.scheme.name, looked.target) in fitting
 
     def next_order(self) -> Order:
         return ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]

@@ -21,7 +21,7 @@ def plan_command(model: str, device: str, request: Request) -> str:
         words += ["--max-memory", str(request.max_memory)]
     if request.kv_dtype is not None:
         words += ["--kv-dtype", request.kv_dtype]
-    if request.objective != Request.objective:
+    if request.objective != Request().objective:
         words += ["--objective", request.objective]
     for target in request.targets:
         words += ["--target", target]

@@ -39,8 +39,8 @@ def arranged(candidates: Sequence[Candidate], order: Order, *, reverse: bool = F
         return list(reversed(candidates)) if reverse else list(candidates)
     value = _VALUES[order]
     known = [c for c in candidates if value(c) is not None]
-    down = (order in FALLING) != reverse
-    return [*sorted(known, key=value, reverse=down), *(c for c in candidates if value(c) is None)]
+    known.sort(key=lambda c: value(c) or 0, reverse=(order in FALLING) != reverse)  # type: ignore[arg-type, return-value]
+    return [*known, *(c for c in candidates if value(c) is None)]
 
 
 _VALUES: dict[Order, Callable[[Candidate], float | str | None]] = {

@@ -353,6 +353,8 @@ async def test_pictures(what, size, theme, monkeypatch):
     async with app.run_test(size=size) as pilot:
         app.theme = theme
         await ready(pilot)
+        for field in app.screen.query(Input):
+            field.cursor_blink = False
         for key in {"out": ("ctrl+end",), "ask": ("e", "1", "x"), "plots": ("v", "v"), "figures": ("a",)}.get(what, ()):
             await pilot.press(key)
         await check(pilot, f"plan-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

@@ -152,5 +152,5 @@ class CandidateTable(DataTable[Text]):
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
         event.stop()
-        order = next((c.order for c in COLUMNS if c.cell == event.column_key.value), "rank")
+        order = next((c.order for c in COLUMNS if c.cell == event.column_key.value), None)
         self.post_message(self.Ordered(order or "rank"))

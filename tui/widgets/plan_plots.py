@@ -31,7 +31,8 @@ class LogAxis(AxisFormatter):
         self._room, self._least = room, least
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        found, most = [], max(2, min(max_ticks, self._room()))
+        found: list[float] = []
+        most = max(2, min(max_ticks, self._room()))
         for steps in ((1,), (1, 3), (1, 2, 5)):
             powers = range(math.floor(min_), math.ceil(max_) + 1)
             ticks = [p + math.log10(s) for p in powers for s in steps]
