@@ -168,7 +168,7 @@ class Benching:
         known = [(c.known, c.artifact) for c in self.choices if c.known is not None]
         if not known:
             return None
-        return beside([k for k, _ in known if k is not None], [a and likeness(a) for _, a in known])
+        return beside([k for k, _ in known if k is not None], [None if a is None else likeness(a) for _, a in known])
 
 
 def benching_of(road: Road) -> Benching:

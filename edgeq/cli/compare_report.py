@@ -59,7 +59,9 @@ def how(found: Comparison) -> str:
     """How the figures came about, and what `≈` says."""
     turns = " ".join("ABCDEFGH"[: len(found.sides)])
     way = f"Measured in {len(found.rounds)} rounds of turns ({turns} {turns} ...)" if found.rounds else "Measured apart"
-    return f"{way}. ×: times the first one's. {SAME}: the rounds differ on it."
+    lengths = {s.benchmark.decode.tokens for s in found.sides}
+    unlike = " Not of the same lengths." if len(lengths) > 1 else ""
+    return f"{way}.{unlike} ×: times the first one's; {SAME}: the runs differ on which is more."
 
 
 def tables(found: Comparison) -> list[Table]:

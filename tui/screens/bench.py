@@ -70,7 +70,7 @@ next plan learns from them.
         with ContentSwitcher(initial="thinking"):
             yield Static("Looking at the artifacts ...", id="thinking", classes="dim")
             with VerticalScroll(id="before", can_focus=False):
-                yield OptionList(id="artifacts")
+                yield OptionList(id="artifacts", markup=False)
                 yield Static("", id="why", markup=False)
                 yield Facts("", id="will")
                 yield Static("", id="command", markup=False)

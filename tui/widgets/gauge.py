@@ -40,8 +40,9 @@ def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]]) -> 
     scale = width / top
     length = (now or 0.0) * scale
     text = Text(no_wrap=True, overflow="crop")
-    said = "waiting for the first tokens ..." if now is None else f"{now:,.1f} now"
-    text.append(_label(said, int(length), width, "▼"), "bold")
+    text.append(
+        "waiting for the first tokens ..." if now is None else _label(f"{now:,.1f} now", int(length), width, "▼")
+    )
     text.append("\n" + _bar(length, width))
     lines: list[str] = []
     for name, at in marks:
