@@ -143,7 +143,7 @@ class Benching:
         if self.job is None:
             return []
         seen = (now_of(event.more) for event in events(folder_of(self.job)))
-        return [(n.artifact, n.tokens_per_s) for n in seen if n is not None and n.phase == "decode"]
+        return [(n.artifact, n.decode_tps) for n in seen if n is not None and n.decode_tps is not None]
 
     # Afterwards.
 

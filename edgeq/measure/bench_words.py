@@ -40,8 +40,7 @@ def ceiling_line(found: Benchmark) -> str:
     share = ratio(found.decode.tps.median, found.promise.ceiling_tps)
     if share is None:
         return ""
-    most = f"{found.promise.ceiling_tps:.1f} tokens/s"
-    return f"That is {share:.0%} of the ceiling: this machine's memory allows {most} of it at most."
+    return f"{share:.0%} of the ceiling: the memory here allows {found.promise.ceiling_tps:.1f} tokens/s at most."
 
 
 def advice(found: Benchmark) -> tuple[str, ...]:
@@ -103,9 +102,9 @@ def work_rows(work: Workload, count: int, seconds: float | None) -> list[tuple[s
     """
     lengths = [str(n) for n in work.prompt_tokens]
     rows = [
-        ("decode", f"{work.tokens} new tokens, one by one, after a prompt of {work.context}: how fast it writes"),
-        ("prefill", f"prompts of {_and(lengths)} tokens: how fast it reads, and the wait for the first word"),
-        ("start, memory", "the time to load it, and the most memory its process takes"),
+        ("decode", f"{work.tokens} tokens after a prompt of {work.context}: how fast it writes"),
+        ("prefill", f"prompts of {_and(lengths)} tokens: how fast it reads"),
+        ("besides", "the wait for the first word, the start, the peak memory"),
         ("repeated", f"{work.reps} times{', in turns, so that what disturbs one disturbs all' if count > 1 else ''}"),
     ]
     if seconds is not None:
@@ -117,12 +116,6 @@ def _span(seconds: float) -> str:
     if seconds < 90:
         return f"{max(5, round(seconds / 5) * 5)} seconds"
     return f"{round(seconds / 60)} minutes"
-
-
-def at_words(now: Now) -> str:
-    """`writing 128 tokens, 2 of 5`: what a measurement is at."""
-    what = f"writing {now.tokens} tokens" if now.phase == "decode" else f"reading a prompt of {now.tokens} tokens"
-    return f"{what}, {f'{now.rep} of {now.reps}' if now.rep else 'warming up'}"
 
 
 def so_far_rows(now: Now, names: Sequence[str]) -> list[tuple[str, str]]:

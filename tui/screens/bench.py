@@ -75,7 +75,7 @@ next plan learns from them.
                 yield Facts("", id="will")
                 yield Static("", id="command", markup=False)
             with Vertical(id="work"):
-                yield JobPanel(self._now_words, id="job")
+                yield JobPanel(id="job")
                 yield Gauge(id="gauge")
                 yield Static("Tokens/s while it writes, the latest at the right", id="speeds-title", classes="dim")
                 yield Speeds(id="speeds")
@@ -151,7 +151,9 @@ next plan learns from them.
     @on(OptionList.OptionHighlighted, "#artifacts")
     def _looked_at(self, event: OptionList.OptionHighlighted) -> None:
         choice = self._choice(event.option_id)
-        self.query_one("#why", Static).update("" if choice is None or choice.able else _why(choice))
+        place, why = self.query_one("#why", Static), "" if choice is None or choice.able else _why(choice)
+        place.update(why)
+        place.display = bool(why)
 
     @on(OptionList.OptionSelected, "#artifacts")
     def _picked(self) -> None:
@@ -203,12 +205,6 @@ next plan learns from them.
     def _behind(self, speeds: list[tuple[int, float]]) -> None:
         self._speeds = [*speeds, *self._speeds]
 
-    def _now_words(self, seen: Look) -> list[str]:
-        from edgeq.measure.bench_words import at_words
-
-        now = _now(seen)
-        return [] if now is None else [at_words(now)]
-
     @on(JobPanel.Seen)
     def _seen(self, event: JobPanel.Seen) -> None:
         seen = event.look
@@ -233,8 +229,8 @@ next plan learns from them.
         now = _now(seen)
         if now is None:
             return
-        if now.phase == "decode":
-            self._speeds.append((now.artifact, now.tokens_per_s))
+        if now.decode_tps is not None:
+            self._speeds.append((now.artifact, now.decode_tps))
         own = [speed for artifact, speed in self._speeds if artifact == now.artifact]
         at_work = self._benching.at_work
         promise = at_work[now.artifact].promise if now.artifact < len(at_work) else None

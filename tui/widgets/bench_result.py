@@ -23,8 +23,8 @@ class BenchResult(VerticalScroll):
     def compose(self) -> ComposeResult:
         yield Static("", id="sides", markup=False)
         yield Static("", id="verdict", markup=False)
-        yield Static("", id="figures", markup=False)
         yield Static("", id="notes", markup=False)
+        yield Static("", id="figures", markup=False)
         yield Static("", id="apart", markup=False)
 
     def show(self, found: Comparison) -> None:
@@ -38,7 +38,9 @@ class BenchResult(VerticalScroll):
         words = (f"{name}{verdict(best.benchmark)}", ceiling_line(best.benchmark))
         self.query_one("#verdict", Static).update("\n".join(line for line in words if line))
         self.query_one("#figures", Static).update(table_of(best.benchmark))
-        self.query_one("#notes", Static).update(_notes(found, best, several=several))
+        notes = _notes(found, best, several=several)
+        self.query_one("#notes", Static).update(notes)
+        self.query_one("#notes", Static).display = bool(notes)
         self.scroll_home(animate=False)
 
 
