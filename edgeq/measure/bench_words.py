@@ -127,13 +127,9 @@ def so_far_rows(now: Now, names: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, f"{'   '.join(speeds)} tokens/s") for name, speeds in rows.items()]
 
 
-def choice_words(artifact: Artifact | None, known: Benchmark | None, hint: str = "") -> str:
-    """`onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`: an artifact in a list.
-
-    Args:
-        hint: the way out where it can't be measured; empty: it can.
-    """
+def choice_words(artifact: Artifact | None, known: Benchmark | None, *, able: bool = True) -> str:
+    """`onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`: an artifact in a list."""
     parts = [] if artifact is None else [artifact.runtime, f"{artifact.total_bytes / 1e6:,.1f} MB"]
     if known is not None:
         parts.append(f"{known.decode.tps.median:.1f} tokens/s {ago(known.date)}")
-    return ", ".join([*parts, *([hint] if hint else [])])
+    return ", ".join(parts if able else [*parts, "can't be measured here"])

@@ -131,7 +131,7 @@ next plan learns from them.
         benching = self._benching
         self.problem(*self._last)
         if not benching.able:
-            self.say("Nothing here can be measured: see why, then export another, press 5.")
+            self.say("Nothing here can be measured: see why below, or export another, press 5.")
             self.query_one("#will", Facts).show([])
             return
         try:
@@ -302,8 +302,8 @@ def _line(choice: Choice, chosen: bool) -> str:
     from edgeq.measure.bench_words import choice_words
 
     mark = "[x]" if chosen else "[ ]" if choice.able else " ✗ "
-    return f"{mark} {Path(choice.path).name}   {choice_words(choice.artifact, choice.known, choice.hint)}"
+    return f"{mark} {Path(choice.path).name}   {choice_words(choice.artifact, choice.known, able=choice.able)}"
 
 
 def _why(choice: Choice) -> str:
-    return f"{choice.why}. {choice.hint}"
+    return f"{choice.why}\n→ {choice.hint}"
