@@ -18,21 +18,21 @@ READING_TPS = 6.0  # 250 words a minute, about 1.4 tokens a word
 
 
 def verdict(found: Benchmark) -> str:
-    """`It writes 43.1 tokens/s, as promised (45.0): 7 times as fast as people read.`"""
+    """`It writes 43.1 tokens/s, as promised (45.0); 7 times reading pace.`"""
     speed = found.decode.tps.median
     share = ratio(speed, found.promise.decode_tps)
     said = ""
     if share is not None:
         how = "slower than" if share < KEPT else "faster than" if share > 1 / KEPT else "as"
         said = f", {how} promised ({found.promise.decode_tps:.1f})"
-    return f"It writes {speed:.1f} tokens/s{said}: {_beside_reading(speed)}."
+    return f"It writes {speed:.1f} tokens/s{said}; {_beside_reading(speed)}."
 
 
 def _beside_reading(speed: float) -> str:
     times = speed / READING_TPS
     if times < 0.8:
         return "slower than people read"
-    return "about as fast as people read" if times < 1.5 else f"{times:.0f} times as fast as people read"
+    return "about reading pace" if times < 1.5 else f"{times:.0f} times reading pace"
 
 
 def ceiling_line(found: Benchmark) -> str:
@@ -50,8 +50,8 @@ def advice(found: Benchmark) -> tuple[str, ...]:
         return ()
     tries = []
     if found.warnings:
-        tries.append("Measure again while nothing else runs: the figures are doubtful (see the warning).")
-    tries.append(f"Try other numbers of threads: edgeq bench {found.artifact} --threads auto")
+        tries.append("Measure again while nothing else runs.")
+    tries.append(f"Try other threads: edgeq bench {found.artifact} --threads auto")
     if found.promise.basis.startswith("prior"):
         tries.append("The promise was a guess from other machines; the next plan goes by this measurement.")
     return tuple(tries)

@@ -300,7 +300,7 @@ async def test_pictures(what, size, theme, monkeypatch):
         seen = at_work()
         prepared = replace(prepared, job=seen.job)
         monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
-        monkeypatch.setattr(Benching, "speeds", lambda self: [(1, 30.0 + 5 * (i % 3)) for i in range(200)])
+        monkeypatch.setattr(Benching, "speeds", lambda self: [(1, 30.0 + 3 * (i % 5)) for i in range(200)])
     if what == "after":
         slow = replace(figures("onnx", "onnxruntime", 34.1), warnings=("other programs took 31% of the machine",))
         found = beside([slow], [LIKE])

@@ -23,6 +23,7 @@ from edgeq.tui.widgets.speeds import Speeds
 
 if TYPE_CHECKING:
     from edgeq.jobs import Look
+    from edgeq.jobs.job import Event
     from edgeq.measure.live import Now
     from edgeq.tui.benching import Benching, Choice
 
@@ -65,6 +66,7 @@ next plan learns from them.
         self._benching: Benching | None = None
         self._last = ("", "")  # how the last run went wrong, until something else is done
         self._speeds: list[tuple[int, float]] = []
+        self._heard: Event | None = None
 
     def body(self) -> ComposeResult:
         with ContentSwitcher(initial="thinking"):
@@ -229,8 +231,9 @@ next plan learns from them.
         now = _now(seen)
         if now is None:
             return
-        if now.decode_tps is not None:
+        if now.decode_tps is not None and seen.event != self._heard:  # a look may see the same again
             self._speeds.append((now.artifact, now.decode_tps))
+        self._heard = seen.event
         own = [speed for artifact, speed in self._speeds if artifact == now.artifact]
         at_work = self._benching.at_work
         promise = at_work[now.artifact].promise if now.artifact < len(at_work) else None
