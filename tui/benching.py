@@ -143,7 +143,7 @@ class Benching:
         if self.job is None:
             return []
         seen = (now_of(event.more) for event in events(folder_of(self.job)))
-        return [(n.artifact, n.tokens_per_s) for n in seen if n is not None and n.phase == "decode"]
+        return [(n.artifact, n.decode_tps) for n in seen if n is not None and n.decode_tps is not None]
 
     # Afterwards.
 
@@ -168,7 +168,7 @@ class Benching:
         known = [(c.known, c.artifact) for c in self.choices if c.known is not None]
         if not known:
             return None
-        return beside([k for k, _ in known if k is not None], [a and likeness(a) for _, a in known])
+        return beside([k for k, _ in known if k is not None], [None if a is None else likeness(a) for _, a in known])
 
 
 def benching_of(road: Road) -> Benching:

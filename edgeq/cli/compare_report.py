@@ -59,7 +59,9 @@ def how(found: Comparison) -> str:
     """How the figures came about, and what `≈` says."""
     turns = " ".join("ABCDEFGH"[: len(found.sides)])
     way = f"Measured in {len(found.rounds)} rounds of turns ({turns} {turns} ...)" if found.rounds else "Measured apart"
-    return f"{way}. ×: times the first one's. {SAME}: the rounds differ on it."
+    lengths = {s.benchmark.decode.tokens for s in found.sides}
+    unlike = " Not of the same lengths." if len(lengths) > 1 else ""
+    return f"{way}.{unlike} ×: times the first one's; {SAME}: the runs differ on which is more."
 
 
 def tables(found: Comparison) -> list[Table]:
@@ -85,7 +87,7 @@ def _table(found: Comparison, heads: Sequence[str], which: Sequence[int]) -> Tab
             table.add_row(f"first word at {length}, s", *(_ttft(s.benchmark, length) for s in sides))
     starts = [(f"{s.benchmark.import_s + s.benchmark.load_s:.2f}", s.start) for s in sides]
     table.add_row("start, s", *_plain(starts))
-    table.add_row("peak memory, MB", *_plain((f"{s.benchmark.peak_bytes / 1e6:,.0f}", s.peak) for s in sides))
+    table.add_row("peak memory, MiB", *_plain((f"{s.benchmark.peak_bytes / 2**20:,.0f}", s.peak) for s in sides))
     alike = [s.likeness for s in sides]
     if any(alike):
         table.add_row("KL divergence", *("not known" if a is None else f"{a.mean_kl:.2g}" for a in alike))

@@ -18,21 +18,21 @@ READING_TPS = 6.0  # 250 words a minute, about 1.4 tokens a word
 
 
 def verdict(found: Benchmark) -> str:
-    """`It writes 43.1 tokens/s, as promised (45.0): 7 times as fast as people read.`"""
+    """`It writes 43.1 tokens/s, as promised (45.0); 7 times reading pace.`"""
     speed = found.decode.tps.median
     share = ratio(speed, found.promise.decode_tps)
     said = ""
     if share is not None:
         how = "slower than" if share < KEPT else "faster than" if share > 1 / KEPT else "as"
         said = f", {how} promised ({found.promise.decode_tps:.1f})"
-    return f"It writes {speed:.1f} tokens/s{said}: {_beside_reading(speed)}."
+    return f"It writes {speed:.1f} tokens/s{said}; {_beside_reading(speed)}."
 
 
 def _beside_reading(speed: float) -> str:
     times = speed / READING_TPS
     if times < 0.8:
         return "slower than people read"
-    return "about as fast as people read" if times < 1.5 else f"{times:.0f} times as fast as people read"
+    return "about reading pace" if times < 1.5 else f"{times:.0f} times reading pace"
 
 
 def ceiling_line(found: Benchmark) -> str:
@@ -40,8 +40,7 @@ def ceiling_line(found: Benchmark) -> str:
     share = ratio(found.decode.tps.median, found.promise.ceiling_tps)
     if share is None:
         return ""
-    most = f"{found.promise.ceiling_tps:.1f} tokens/s"
-    return f"That is {share:.0%} of the ceiling: this machine's memory allows {most} of it at most."
+    return f"{share:.0%} of the ceiling: the memory here allows {found.promise.ceiling_tps:.1f} tokens/s at most."
 
 
 def advice(found: Benchmark) -> tuple[str, ...]:
@@ -51,8 +50,8 @@ def advice(found: Benchmark) -> tuple[str, ...]:
         return ()
     tries = []
     if found.warnings:
-        tries.append("Measure again while nothing else runs: the figures are doubtful (see the warning).")
-    tries.append(f"Try other numbers of threads: edgeq bench {found.artifact} --threads auto")
+        tries.append("Measure again while nothing else runs.")
+    tries.append(f"Try other threads: edgeq bench {found.artifact} --threads auto")
     if found.promise.basis.startswith("prior"):
         tries.append("The promise was a guess from other machines; the next plan goes by this measurement.")
     return tuple(tries)
@@ -103,9 +102,9 @@ def work_rows(work: Workload, count: int, seconds: float | None) -> list[tuple[s
     """
     lengths = [str(n) for n in work.prompt_tokens]
     rows = [
-        ("decode", f"{work.tokens} new tokens, one by one, after a prompt of {work.context}: how fast it writes"),
-        ("prefill", f"prompts of {_and(lengths)} tokens: how fast it reads, and the wait for the first word"),
-        ("start, memory", "the time to load it, and the most memory its process takes"),
+        ("decode", f"{work.tokens} tokens after a prompt of {work.context}: how fast it writes"),
+        ("prefill", f"prompts of {_and(lengths)} tokens: how fast it reads"),
+        ("besides", "the wait for the first word, the start, the peak memory"),
         ("repeated", f"{work.reps} times{', in turns, so that what disturbs one disturbs all' if count > 1 else ''}"),
     ]
     if seconds is not None:
@@ -119,12 +118,6 @@ def _span(seconds: float) -> str:
     return f"{round(seconds / 60)} minutes"
 
 
-def at_words(now: Now) -> str:
-    """`writing 128 tokens, 2 of 5`: what a measurement is at."""
-    what = f"writing {now.tokens} tokens" if now.phase == "decode" else f"reading a prompt of {now.tokens} tokens"
-    return f"{what}, {f'{now.rep} of {now.reps}' if now.rep else 'warming up'}"
-
-
 def so_far_rows(now: Now, names: Sequence[str]) -> list[tuple[str, str]]:
     """What came out so far: a row a figure, with each artifact's median."""
     rows: dict[str, list[str]] = {}
@@ -134,13 +127,9 @@ def so_far_rows(now: Now, names: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, f"{'   '.join(speeds)} tokens/s") for name, speeds in rows.items()]
 
 
-def choice_words(artifact: Artifact | None, known: Benchmark | None, hint: str = "") -> str:
-    """`onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`: an artifact in a list.
-
-    Args:
-        hint: the way out where it can't be measured; empty: it can.
-    """
+def choice_words(artifact: Artifact | None, known: Benchmark | None, *, able: bool = True) -> str:
+    """`onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`: an artifact in a list."""
     parts = [] if artifact is None else [artifact.runtime, f"{artifact.total_bytes / 1e6:,.1f} MB"]
     if known is not None:
         parts.append(f"{known.decode.tps.median:.1f} tokens/s {ago(known.date)}")
-    return ", ".join([*parts, *([hint] if hint else [])])
+    return ", ".join(parts if able else [*parts, "can't be measured here"])

@@ -27,9 +27,8 @@ class Likeness:
 
     @property
     def words(self) -> str:
-        """`KL divergence 0.012 nats to the original; the same likeliest word 94.1% of the time`."""
-        near = f"KL divergence {self.mean_kl:.2g} nats to the {self.of}"
-        return f"{near}; the same likeliest word {self.top1:.1%} of the time"
+        """`KL divergence 0.012 nats to the original, same likeliest word 94.1%`."""
+        return f"KL divergence {self.mean_kl:.2g} nats to the {self.of}, same likeliest word {self.top1:.1%}"
 
 
 def likeness(artifact: Artifact) -> Likeness | None:

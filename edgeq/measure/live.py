@@ -46,6 +46,7 @@ class Now:
         phase, tokens: `decode` of so many new tokens, or `prefill` of so many of a prompt.
         rep: of `reps` repetitions of this round; 0: the warm-up.
         tokens_per_s: of this moment.
+        decode_tps: the latest that its decoding went at, tokens/s; None: it has not yet.
     """
 
     artifact: int
@@ -55,6 +56,7 @@ class Now:
     rep: int
     reps: int
     tokens_per_s: float
+    decode_tps: float | None
     so_far: tuple[SoFar, ...]
 
 
@@ -75,8 +77,7 @@ class Told:
         rounds: repetitions of each round; a worker does one artifact's round.
         kinds: pieces of work in a repetition.
         progress: told when a piece of work ends.
-        live: told that too, and of the speed in between, with `artifact`, `name`, `left_s`, `so_far` and what the
-            worker says.
+        live: told that too, and of the speed in between, with what `Now` has, and `left_s`.
     """
 
     names: Sequence[str]
@@ -85,6 +86,7 @@ class Told:
     progress: Progress | None = None
     live: Live | None = None
     _speeds: dict[tuple[int, str, int], list[float]] = field(default_factory=dict)
+    _decoding: dict[int, float] = field(default_factory=dict)  # artifact -> its latest tokens/s
     _took: dict[int, float] = field(default_factory=dict)  # artifact -> seconds of one repetition, the start shared out
     _artifact: int = 0
     _round: int = 0
@@ -112,19 +114,23 @@ class Told:
         if "done" not in event:
             return
         told = {k: v for k, v in event.items() if k not in ("done", "total", "what", "left_s")}
-        done, what = self._before + int(event["done"]), str(event["what"])
-        if len(self.names) > 1:
-            what = f"{self.names[self._artifact]}: {what}"
+        done = self._before + int(event["done"])
         if told["whole"] and told["rep"]:
             key = (self._artifact, str(told["phase"]), int(told["tokens"]))
             self._speeds.setdefault(key, []).append(float(told["tokens_per_s"]))
         if self.live is not None:
+            if told["phase"] == "decode":
+                self._decoding[self._artifact] = float(told["tokens_per_s"])
             told |= {"artifact": self._artifact, "name": self.names[self._artifact], "so_far": self._so_far()}
+            told["decode_tps"] = self._decoding.get(self._artifact)
             if "left_s" in event:
                 told["left_s"] = round(float(event["left_s"]) + self._later(float(event["left_s"])), 1)
-            self.live(done, self.total, what, **told)
+            self.live(done, self.total, self._named(_words(event)), **told)
         if self.progress is not None and told["whole"]:
-            self.progress(done, self.total, what)
+            self.progress(done, self.total, self._named(str(event["what"])))
+
+    def _named(self, what: str) -> str:
+        return f"{self.names[self._artifact]}: {what}" if len(self.names) > 1 else what
 
     def _so_far(self) -> list[dict[str, Any]]:
         return [
@@ -141,3 +147,11 @@ class Told:
             for a in range(len(self.names))
             if (r, a) > (self._round, self._artifact)
         )
+
+
+def _words(event: Event) -> str:
+    """`writing 128 tokens, 2 of 5`."""
+    what = f"writing {event['tokens']} tokens"
+    if event["phase"] == "prefill":
+        what = f"reading a prompt of {event['tokens']} tokens"
+    return f"{what}, {event['rep']} of {event['reps']}" if event["rep"] else f"{what}, to warm up"

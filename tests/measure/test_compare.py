@@ -186,7 +186,7 @@ def test_what_a_verification_found_is_told_against_the_original_where_it_can(art
 def test_words_of_a_measurement() -> None:
     promised = Promise(decode_tps=45.0, ceiling_tps=55.0, basis="prior, x")
     found = figures("onnx", (43.0,), promise=promised)
-    assert verdict(found) == "It writes 43.0 tokens/s, as promised (45.0): 7 times as fast as people read."
+    assert verdict(found) == "It writes 43.0 tokens/s, as promised (45.0); 7 times reading pace."
     assert "78% of the ceiling" in ceiling_line(found) and "55.0 tokens/s" in ceiling_line(found)
     assert advice(found) == () and ceiling_line(figures("x", (1.0,))) == ""
     slow = figures("onnx", (3.0,), promise=promised, warnings=("busy",))
@@ -194,7 +194,7 @@ def test_words_of_a_measurement() -> None:
     again, threads, guess = advice(slow)
     assert "nothing else runs" in again and "--threads auto" in threads and "guess" in guess
     assert "faster than promised" in verdict(figures("onnx", (90.0,), promise=promised))
-    assert verdict(figures("onnx", (6.0,))) == "It writes 6.0 tokens/s: about as fast as people read."
+    assert verdict(figures("onnx", (6.0,))) == "It writes 6.0 tokens/s; about reading pace."
 
 
 def test_how_old_a_measurement_is() -> None:

@@ -23,6 +23,7 @@ from edgeq.tui.widgets.speeds import Speeds
 
 if TYPE_CHECKING:
     from edgeq.jobs import Look
+    from edgeq.jobs.job import Event
     from edgeq.measure.live import Now
     from edgeq.tui.benching import Benching, Choice
 
@@ -65,17 +66,18 @@ next plan learns from them.
         self._benching: Benching | None = None
         self._last = ("", "")  # how the last run went wrong, until something else is done
         self._speeds: list[tuple[int, float]] = []
+        self._heard: Event | None = None
 
     def body(self) -> ComposeResult:
         with ContentSwitcher(initial="thinking"):
             yield Static("Looking at the artifacts ...", id="thinking", classes="dim")
             with VerticalScroll(id="before", can_focus=False):
-                yield OptionList(id="artifacts")
+                yield OptionList(id="artifacts", markup=False)
                 yield Static("", id="why", markup=False)
                 yield Facts("", id="will")
                 yield Static("", id="command", markup=False)
             with Vertical(id="work"):
-                yield JobPanel(self._now_words, id="job")
+                yield JobPanel(id="job")
                 yield Gauge(id="gauge")
                 yield Static("Tokens/s while it writes, the latest at the right", id="speeds-title", classes="dim")
                 yield Speeds(id="speeds")
@@ -131,7 +133,7 @@ next plan learns from them.
         benching = self._benching
         self.problem(*self._last)
         if not benching.able:
-            self.say("Nothing here can be measured: see why, then export another, press 5.")
+            self.say("Nothing here can be measured: see why below, or export another, press 5.")
             self.query_one("#will", Facts).show([])
             return
         try:
@@ -151,7 +153,9 @@ next plan learns from them.
     @on(OptionList.OptionHighlighted, "#artifacts")
     def _looked_at(self, event: OptionList.OptionHighlighted) -> None:
         choice = self._choice(event.option_id)
-        self.query_one("#why", Static).update("" if choice is None or choice.able else _why(choice))
+        place, why = self.query_one("#why", Static), "" if choice is None or choice.able else _why(choice)
+        place.update(why)
+        place.display = bool(why)
 
     @on(OptionList.OptionSelected, "#artifacts")
     def _picked(self) -> None:
@@ -203,12 +207,6 @@ next plan learns from them.
     def _behind(self, speeds: list[tuple[int, float]]) -> None:
         self._speeds = [*speeds, *self._speeds]
 
-    def _now_words(self, seen: Look) -> list[str]:
-        from edgeq.measure.bench_words import at_words
-
-        now = _now(seen)
-        return [] if now is None else [at_words(now)]
-
     @on(JobPanel.Seen)
     def _seen(self, event: JobPanel.Seen) -> None:
         seen = event.look
@@ -233,8 +231,9 @@ next plan learns from them.
         now = _now(seen)
         if now is None:
             return
-        if now.phase == "decode":
-            self._speeds.append((now.artifact, now.tokens_per_s))
+        if now.decode_tps is not None and seen.event != self._heard:  # a look may see the same again
+            self._speeds.append((now.artifact, now.decode_tps))
+        self._heard = seen.event
         own = [speed for artifact, speed in self._speeds if artifact == now.artifact]
         at_work = self._benching.at_work
         promise = at_work[now.artifact].promise if now.artifact < len(at_work) else None
@@ -306,8 +305,8 @@ def _line(choice: Choice, chosen: bool) -> str:
     from edgeq.measure.bench_words import choice_words
 
     mark = "[x]" if chosen else "[ ]" if choice.able else " ✗ "
-    return f"{mark} {Path(choice.path).name}   {choice_words(choice.artifact, choice.known, choice.hint)}"
+    return f"{mark} {Path(choice.path).name}   {choice_words(choice.artifact, choice.known, able=choice.able)}"
 
 
 def _why(choice: Choice) -> str:
-    return f"{choice.why}. {choice.hint}"
+    return f"{choice.why}\n→ {choice.hint}"

@@ -15,24 +15,32 @@ from edgeq.measure.compare import Comparison, Side
 
 
 class BenchResult(VerticalScroll):
-    """Several artifacts: side by side first, then the fastest one's figures."""
+    """Several artifacts that were measured in turns: side by side first, then the fastest one's figures.
+
+    Those that were measured apart: the latest one's figures, then side by side.
+    """
 
     def compose(self) -> ComposeResult:
         yield Static("", id="sides", markup=False)
         yield Static("", id="verdict", markup=False)
-        yield Static("", id="figures", markup=False)
         yield Static("", id="notes", markup=False)
+        yield Static("", id="figures", markup=False)
+        yield Static("", id="apart", markup=False)
 
     def show(self, found: Comparison) -> None:
-        best, several = found.fastest, len(found.sides) > 1
-        self.query_one("#sides", Static).display = several
-        if several:
-            self.query_one("#sides", Static).update(_sides(found))
+        several, turns = len(found.sides) > 1, bool(found.rounds)
+        best = found.fastest if turns else max(found.sides, key=lambda side: side.benchmark.date)
+        for place, shown in (("#sides", several and turns), ("#apart", several and not turns)):
+            self.query_one(place, Static).display = shown
+            if shown:
+                self.query_one(place, Static).update(_sides(found))
         name = f"{compare_report.names(found)[found.sides.index(best)]}: " if several else ""
         words = (f"{name}{verdict(best.benchmark)}", ceiling_line(best.benchmark))
         self.query_one("#verdict", Static).update("\n".join(line for line in words if line))
         self.query_one("#figures", Static).update(table_of(best.benchmark))
-        self.query_one("#notes", Static).update(_notes(found, best))
+        notes = _notes(found, best, several=several)
+        self.query_one("#notes", Static).update(notes)
+        self.query_one("#notes", Static).display = bool(notes)
         self.scroll_home(animate=False)
 
 
@@ -42,8 +50,8 @@ def _sides(found: Comparison) -> Group:
     return Group(said, Text(""), *compare_report.legend(found), Text(""), *compare_report.tables(found), about)
 
 
-def _notes(found: Comparison, best: Side) -> Text:
-    lines = [] if best.likeness is None or len(found.sides) > 1 else [best.likeness.words]
-    lines += [f"! {doubt}" for doubt in found.warnings]
+def _notes(found: Comparison, best: Side, *, several: bool) -> Text:
+    lines = [] if best.likeness is None or several else [best.likeness.words]
+    lines += [f"! {doubt}" for doubt in (found.warnings if found.rounds else best.benchmark.warnings)]
     lines += [f"→ {line}" for line in advice(best.benchmark)]
     return Text("\n".join(lines))

@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 FULL, REST = "█", "░"
 PARTS = "▏▎▍▌▋▊▉"  # eighths of a cell
+WAITING = "waiting for the first tokens ..."
 ROOM = 1.08  # of the scale beyond the highest mark
 
 
@@ -36,12 +37,11 @@ def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]]) -> 
     """The lines, each at most `width` characters."""
     top = max([now or 0.0, *(at for _, at in marks)], default=0.0) * ROOM
     if width < 1 or top <= 0:
-        return Text("waiting for the first tokens ...", "dim")
+        return Text(WAITING)
     scale = width / top
     length = (now or 0.0) * scale
     text = Text(no_wrap=True, overflow="crop")
-    said = "waiting for the first tokens ..." if now is None else f"{now:,.1f} now"
-    text.append(_label(said, int(length), width, "▼"), "bold")
+    text.append(WAITING if now is None else _label(f"{now:,.1f} now", int(length), width, "▼"))
     text.append("\n" + _bar(length, width))
     lines: list[str] = []
     for name, at in marks:
