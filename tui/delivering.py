@@ -59,8 +59,8 @@ class Delivering:
             )
         if found.verdict == "fail":
             return "Do not hand this over: its proof failed. Press 5 to export it again."
-        proved = "proved" if found.verdict else "not proved yet"
-        return f"Done: {found.artifact.name} is ready, {proved}. Press y to copy the program, w to save a report."
+        proved = "ready and proved" if found.verdict else "ready, but not proved"
+        return f"Done: {found.artifact.name} is {proved}. y copies the program, w saves a report."
 
 
 def delivering_of(road: Road) -> Delivering:
@@ -90,4 +90,4 @@ def _item(path: str) -> Item:
     except EdgeqError as error:
         what = f"{error.what}{f' ({error.where})' if error.where else ''}"
         return Item(path, problem=(what, "Press 5 to export it again"))
-    return Item(path, found, tuple(rows(found)))
+    return Item(path, found, tuple(row for row in rows(found) if row[0] != "needs"))  # each program says it

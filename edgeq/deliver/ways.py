@@ -146,7 +146,7 @@ _HTTP = "It answers in OpenAI's format: any of its clients works too."
 _KINDS = (
     _Kind("edgeq", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and f.text),
     _Kind("edgeq-ids", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and not f.text),
-    _Kind("genai-python", "genai", "python", "pip install onnxruntime-genai", _GENAI,
+    _Kind("genai-python", "onnxruntime-genai", "python", "pip install onnxruntime-genai", _GENAI,
           "Microsoft's generator, without edgeq.", _onnx),
     _Kind("genai-csharp", "C#", "csharp", "dotnet add package Microsoft.ML.OnnxRuntimeGenAI", _GENAI,
           "The prompt is as the model's chat template writes it.", _onnx),
@@ -157,7 +157,7 @@ _KINDS = (
     _Kind("genai-objc", "iOS", "objective-c",
           "onnxruntime-genai, built by its build.py --ios --build_apple_framework", _GENAI,
           f"Objective-C, which Swift calls through a bridging header. {_PHONE}", _onnx),
-    _Kind("openvino-python", "genai", "python", "pip install openvino-genai", "openvino-genai 2025.3 to 2026.4",
+    _Kind("openvino-python", "openvino-genai", "python", "pip install openvino-genai", "openvino-genai 2025.3 to 2026.4",
           "Intel's generator, without edgeq; it applies the chat template itself.", _openvino),
     _Kind("openvino-cpp", "C++", "cpp",
           "OpenVINO GenAI's archive; CMake: find_package(OpenVINOGenAI), target_link_libraries(app openvino::genai)",

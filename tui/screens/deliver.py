@@ -75,16 +75,16 @@ commands that make it again. It lies beside the artifact, not in it, and every f
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         several = self._delivering is not None and len(self._delivering.items) > 1
         allowed = {
-            "copy": self._found is not None and not self._asking,
-            "path": self._found is not None and not self._asking,
-            "report": self._found is not None and not self._asking,
+            "copy": self._delivery is not None and not self._asking,
+            "path": self._delivery is not None and not self._asking,
+            "report": self._delivery is not None and not self._asking,
             "other": several and not self._asking,
             "leave": self._asking,
         }
         return allowed.get(action, True)
 
     @property
-    def _found(self) -> Delivery | None:
+    def _delivery(self) -> Delivery | None:
         return None if self._delivering is None else self._delivering.item.found
 
     # Which artifact.
@@ -105,10 +105,10 @@ commands that make it again. It lies beside the artifact, not in it, and every f
         self.query_one("#all", Facts).show(item.rows)
         self.query_one("#short", Facts).show(item.short)
         self.query_one("#both").display = item.found is not None
-        tabs = self.query_one("#ways", Tabs)
-        await tabs.clear()
-        for way in () if item.found is None else item.found.ways:
-            await tabs.add_tab(Tab(way.title, id=way.id))
+        await self.query_one("#ways", Tabs).remove()
+        ways = () if item.found is None else item.found.ways
+        tabs = Tabs(*(Tab(way.title, id=way.id) for way in ways), id="ways")
+        await self.query_one("#load").mount(tabs, before=0)
         self.say(delivering.sentence)
         self.refresh_bindings()
         if item.found is not None:
@@ -138,7 +138,7 @@ commands that make it again. It lies beside the artifact, not in it, and every f
     @property
     def _way(self) -> Way | None:
         chosen = self.query_one("#ways", Tabs).active
-        ways = () if self._found is None else self._found.ways
+        ways = () if self._delivery is None else self._delivery.ways
         return next((way for way in ways if way.id == chosen), None)
 
     def action_scroll(self, lines: int) -> None:
@@ -151,9 +151,9 @@ commands that make it again. It lies beside the artifact, not in it, and every f
             self.notify(f"The program for {way.title} is in the clipboard")
 
     def action_path(self) -> None:
-        if self._found is not None:
-            self.app.copy_to_clipboard(str(self._found.place))
-            self.notify(f"{self._found.place} is in the clipboard")
+        if self._delivery is not None:
+            self.app.copy_to_clipboard(str(self._delivery.place))
+            self.notify(f"{self._delivery.place} is in the clipboard")
 
     # The report.
 
@@ -165,11 +165,11 @@ commands that make it again. It lies beside the artifact, not in it, and every f
     def action_report(self) -> None:
         from edgeq.deliver.report import default_place
 
-        if self._found is None:
+        if self._delivery is None:
             return
         self._ask(True)
         place = self.query_one("#to", Input)
-        place.value = str(default_place(self._found))
+        place.value = str(default_place(self._delivery))
         place.cursor_position = len(place.value)
         place.focus()
         self.say("Press Enter to save the report there, or change the name first.")
@@ -185,7 +185,7 @@ commands that make it again. It lies beside the artifact, not in it, and every f
     def _save(self, event: Input.Submitted) -> None:
         from edgeq.tui.delivering import report_to
 
-        found, place = self._found, event.value.strip()
+        found, place = self._delivery, event.value.strip()
         if found is None or not place:
             return
         self.problem("")
