@@ -64,12 +64,9 @@ def deliver(path: Path | str) -> Delivery:
         EdgeqError: none there, damaged, or a file of it missing.
     """
     artifact = read_artifact(Path(path).expanduser())
-    facts = facts_of(artifact)
-    adopted = facts.file is not None and facts.file.parent != artifact.path.absolute()
-    place = facts.file if adopted and facts.file is not None else facts.folder
     measured = _latest(artifact)
     promise = measured.promise if measured is not None else _planned(artifact)
-    return Delivery(artifact, place, ways_of(artifact), measured, promise)
+    return Delivery(artifact, facts_of(artifact).place, ways_of(artifact), measured, promise)
 
 
 def rows(found: Delivery) -> Rows:

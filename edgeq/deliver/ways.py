@@ -19,6 +19,7 @@ from edgeq.deliver.quoting import QUOTES
 
 _PLACE = re.compile(r"<<([A-Z]+)>>")
 _GENAI = "onnxruntime-genai 0.8 to 0.18"
+_OPENVINO = "openvino-genai 2025.3 to 2026.4"
 _LLAMACPP = "llama.cpp from build b4600 (February 2025) to 0.6 (October 2026)"
 
 
@@ -83,7 +84,7 @@ def values(facts: Facts, prompt: str) -> dict[str, str | int]:
     context = min(CONTEXT, facts.context)
     asked = {"messages": [{"role": "user", "content": facts.prompt}]} if facts.chat else {"prompt": facts.prompt}
     return {
-        "PATH": str(facts.folder),
+        "PATH": str(facts.place),
         "NAME": facts.name,
         "FILE": str(facts.file),
         "STEM": "" if facts.file is None else facts.file.stem,
@@ -157,11 +158,11 @@ _KINDS = (
     _Kind("genai-objc", "iOS", "objective-c",
           "onnxruntime-genai, built by its build.py --ios --build_apple_framework", _GENAI,
           f"Objective-C, which Swift calls through a bridging header. {_PHONE}", _onnx),
-    _Kind("openvino-python", "openvino-genai", "python", "pip install openvino-genai", "openvino-genai 2025.3 to 2026.4",
+    _Kind("openvino-python", "openvino-genai", "python", "pip install openvino-genai", _OPENVINO,
           "Intel's generator, without edgeq; it applies the chat template itself.", _openvino),
     _Kind("openvino-cpp", "C++", "cpp",
           "OpenVINO GenAI's archive; CMake: find_package(OpenVINOGenAI), target_link_libraries(app openvino::genai)",
-          "openvino-genai 2025.3 to 2026.4, C++17", "", _openvino),
+          f"{_OPENVINO}, C++17", "", _openvino),
     _Kind("llamacpp-cli", "llama.cpp", "bash", "brew install llama.cpp, or a release of github.com/ggml-org/llama.cpp",
           "llama.cpp builds since December 2025", "", _gguf),
     _Kind("llamacpp-server", "Server", "bash", "as for llama.cpp", _LLAMACPP, _HTTP, _gguf),
