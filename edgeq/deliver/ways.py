@@ -61,9 +61,12 @@ def ways_of(artifact: Artifact) -> tuple[Way, ...]:
 
 
 def _filled(kind: _Kind, facts: Facts, prompt: str) -> Way:
+    program, notes = _program(kind.id, facts.chat), [kind.note] if kind.note else []
+    if facts.chat and "<<RENDERED>>" in program:
+        notes.append("The prompt is as the model's chat template writes it.")
+    code = fill(program, kind.language, values(facts, prompt))
     install = kind.install or own_install(facts.kind)
-    code = fill(_program(kind.id, facts.chat), kind.language, values(facts, prompt))
-    return Way(kind.id, kind.title, kind.language, install, kind.versions, kind.note, code)
+    return Way(kind.id, kind.title, kind.language, install, kind.versions, " ".join(notes), code)
 
 
 def own_install(kind: str) -> str:
@@ -142,15 +145,14 @@ def _edgeq(facts: Facts) -> bool:
     return facts.kind in ("onnxruntime", "openvino", "llamacpp")
 
 
-_PHONE = "Copy the folder into the app first; the prompt is as the model's chat template writes it."
+_PHONE = "Copy the folder into the app first."
 _HTTP = "It answers in OpenAI's format: any of its clients works too."
 _KINDS = (
     _Kind("edgeq", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and f.text),
     _Kind("edgeq-ids", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and not f.text),
     _Kind("genai-python", "onnxruntime-genai", "python", "pip install onnxruntime-genai", _GENAI,
           "Microsoft's generator, without edgeq.", _onnx),
-    _Kind("genai-csharp", "C#", "csharp", "dotnet add package Microsoft.ML.OnnxRuntimeGenAI", _GENAI,
-          "The prompt is as the model's chat template writes it.", _onnx),
+    _Kind("genai-csharp", "C#", "csharp", "dotnet add package Microsoft.ML.OnnxRuntimeGenAI", _GENAI, "", _onnx),
     _Kind("genai-kotlin", "Kotlin", "kotlin",
           "onnxruntime-genai-android-VERSION.aar of github.com/microsoft/onnxruntime-genai/releases, and "
           "com.microsoft.onnxruntime:onnxruntime-android",
@@ -173,7 +175,7 @@ _KINDS = (
     _Kind("llamacpp-python", "xllamacpp", "python", "pip install xllamacpp", "xllamacpp 2026.10",
           "llama.cpp in Python, without edgeq.", _gguf),
     _Kind("llamacpp-swift", "Swift", "swift", "llama.xcframework of github.com/ggml-org/llama.cpp/releases", _LLAMACPP,
-          f"iOS and macOS. {_PHONE}", _gguf),
+          "iOS and macOS. Copy the file into the app first.", _gguf),
     _Kind("transformers", "Python", "python", "pip install transformers compressed-tensors",
           "transformers 5.17 and later", "Needs torch; meant for a GPU.", _folder("compressed-tensors")),
     _Kind("transformers", "Python", "python", "pip install transformers gptqmodel",

@@ -117,6 +117,8 @@ def test_without_a_tokenizer_only_token_ids_go_in(made: Made, tmp_path: Path) ->
     (folder / "edgeq.json").write_text(json.dumps(manifest))
     (way,) = deliver(folder).ways
     assert way.id == "edgeq-ids" and "token ids" in way.code
+    done = subprocess.run([sys.executable, "-P", "-c", way.code], capture_output=True, text=True, check=True)
+    assert 0 <= int(done.stdout) < 300
 
 
 def test_a_name_that_no_server_takes_becomes_one(made: Made) -> None:
