@@ -19,6 +19,7 @@ from edgeq.store import Store
 
 Rows = list[tuple[str, str]]
 LARGEST = 3  # files that are named
+NO_WAY = "it has no tokenizer: give the model its tokenizer.json and export it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ def rows(found: Delivery) -> Rows:
         *proved,
         *measured_rows(found),
         *(("note", str(note)) for note in made.notes),
+        *([] if found.ways else [("note", NO_WAY)]),
     ]
 
 

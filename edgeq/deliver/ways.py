@@ -53,7 +53,7 @@ class _Kind:
 
 
 def ways_of(artifact: Artifact) -> tuple[Way, ...]:
-    """Those that work with this artifact, edgeq's own first."""
+    """Those that work with this artifact, edgeq's own first; none without a tokenizer."""
     facts = facts_of(artifact)
     kinds = [kind for kind in _KINDS if kind.works(facts)]
     prompt = rendered(artifact, facts)
@@ -142,14 +142,13 @@ def _folder(*kinds: str) -> Callable[[Facts], bool]:
 
 
 def _edgeq(facts: Facts) -> bool:
-    return facts.kind in ("onnxruntime", "openvino", "llamacpp")
+    return facts.kind in ("onnxruntime", "openvino", "llamacpp") and facts.text
 
 
 _PHONE = "Copy the folder into the app first."
 _HTTP = "It answers in OpenAI's format: any of its clients works too."
 _KINDS = (
-    _Kind("edgeq", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and f.text),
-    _Kind("edgeq-ids", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and not f.text),
+    _Kind("edgeq", "Python", "python", "", "Python 3.11 to 3.13", "", _edgeq),
     _Kind("genai-python", "onnxruntime-genai", "python", "pip install onnxruntime-genai", _GENAI,
           "Microsoft's generator, without edgeq.", _onnx),
     _Kind("genai-csharp", "C#", "csharp", "dotnet add package Microsoft.ML.OnnxRuntimeGenAI", _GENAI, "", _onnx),

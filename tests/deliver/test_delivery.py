@@ -32,8 +32,8 @@ from edgeq.store import Store
 Made = Callable[..., Path]
 
 
-def measurement(artifact: Path, **changes: object) -> Benchmark:
-    found = read_artifact(artifact)
+def measurement(of: Path, **changes: object) -> Benchmark:
+    found = read_artifact(of)
     one = Benchmark(
         date="2026-01-02T03:04:05+00:00",
         device="a | machine",
@@ -41,7 +41,7 @@ def measurement(artifact: Path, **changes: object) -> Benchmark:
         model=found.name,
         family="llama",
         scheme=found.scheme,
-        artifact=str(artifact),
+        artifact=str(of),
         artifact_bytes=found.total_bytes,
         threads=1,
         import_s=0.1,

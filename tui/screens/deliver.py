@@ -109,6 +109,7 @@ commands that make it again. It lies beside the artifact, not in it, and every f
         ways = () if item.found is None else item.found.ways
         tabs = Tabs(*(Tab(way.title, id=way.id) for way in ways), id="ways")
         await self.query_one("#load").mount(tabs, before=0)
+        self.query_one("#load").display = bool(ways)
         self.say(delivering.sentence)
         self.refresh_bindings()
         if item.found is not None:
