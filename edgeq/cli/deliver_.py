@@ -46,8 +46,8 @@ def _report(found: Delivery, out: Path | None, *, write: bool, as_json: bool) ->
     from edgeq.deliver.report import default_place, make_report, write_report
     from edgeq.jsonable import to_json
 
-    with steps("checking the files", quiet=as_json) as progress:
-        made = make_report(found, progress=progress)
+    with steps("checking the files", quiet=as_json):
+        made = make_report(found)
     place = out or default_place(found)
     if write:
         write_report(made, place)
@@ -74,7 +74,7 @@ def render(found: Delivery, console: Console) -> None:
     if not found.ways:
         return
     first, *others = found.ways
-    console.print(Text(f"\n{first.title}", "bold"), Text(first.install, "dim"), soft_wrap=True)
+    console.print(Text(f"\n{first.title}", "bold"))
     _show(first, console)
     if others:
         console.print(Text("\nOther ways (--way NAME prints one):", "bold"))
@@ -86,6 +86,5 @@ def render(found: Delivery, console: Console) -> None:
 def _show(way: Way, console: Console) -> None:
     from rich.syntax import Syntax
 
-    console.print(
-        Syntax(way.code.rstrip(), way.language, theme="ansi_dark", background_color="default", word_wrap=True)
-    )
+    code = Syntax("", way.language, theme="ansi_dark", background_color="default").highlight(way.code.rstrip())
+    console.print(code, soft_wrap=True)  # a line that is broken could not be copied

@@ -19,6 +19,7 @@ from edgeq.store import Store
 
 Rows = list[tuple[str, str]]
 LARGEST = 3  # files that are named
+NO_WAY = "it has no tokenizer: give the model its tokenizer.json and export it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,9 @@ def deliver(path: Path | str) -> Delivery:
         EdgeqError: none there, damaged, or a file of it missing.
     """
     artifact = read_artifact(Path(path).expanduser())
-    facts = facts_of(artifact)
-    adopted = facts.file is not None and facts.file.parent != artifact.path.absolute()
-    place = facts.file if adopted and facts.file is not None else facts.folder
     measured = _latest(artifact)
     promise = measured.promise if measured is not None else _planned(artifact)
-    return Delivery(artifact, place, ways_of(artifact), measured, promise)
+    return Delivery(artifact, facts_of(artifact).place, ways_of(artifact), measured, promise)
 
 
 def rows(found: Delivery) -> Rows:
@@ -91,6 +89,7 @@ def rows(found: Delivery) -> Rows:
         *proved,
         *measured_rows(found),
         *(("note", str(note)) for note in made.notes),
+        *([] if found.ways else [("note", NO_WAY)]),
     ]
 
 

@@ -22,7 +22,7 @@ GGUF = "model.gguf"
 class Facts:
     """Attributes:
     kind: `onnxruntime`, `openvino`, `llamacpp`, or the layout of a Hugging Face folder (`gptq`).
-    folder: absolute; of a single file the one it lies in.
+    place: what is handed over, absolute: a folder, or the one file of another maker's GGUF.
     file: the GGUF; None: of another kind.
     modelfile: Ollama's, where there is one.
     text: it has a tokenizer.
@@ -33,7 +33,7 @@ class Facts:
     """
 
     kind: str
-    folder: Path
+    place: Path
     name: str
     file: Path | None
     modelfile: Path | None
@@ -56,16 +56,15 @@ class Facts:
 def facts_of(artifact: Artifact) -> Facts:
     """From the manifest and the names of the files; nothing large is read."""
     own = artifact.path.absolute()
-    given = artifact.options.get("file")  # of a file of another maker: `own` is a folder of edgeq's cache
+    given = artifact.options.get("file")  # of another maker: `own` is a folder of edgeq's cache
     file = Path(str(given)) if given else own / GGUF if artifact.runtime == "llamacpp" else None
+    place = file if given and file is not None else own
     modelfile = own / "Modelfile"
-    kind = (
-        str(artifact.model.get("format", artifact.runtime)) if artifact.runtime == "transformers" else artifact.runtime
-    )
+    layout = artifact.model.get("format") if artifact.runtime == "transformers" else None
     return Facts(
-        kind=kind,
-        folder=own if not given or file is None else file.parent,
-        name=own.name if not given or file is None else file.stem,
+        kind=str(layout or artifact.runtime),
+        place=place,
+        name=place.stem if given else place.name,
         file=file,
         modelfile=modelfile if modelfile.is_file() else None,
         text=(own / "tokenizer.json").is_file(),

@@ -19,6 +19,7 @@ from edgeq.deliver.quoting import QUOTES
 
 _PLACE = re.compile(r"<<([A-Z]+)>>")
 _GENAI = "onnxruntime-genai 0.8 to 0.18"
+_OPENVINO = "openvino-genai 2025.3 to 2026.4"
 _LLAMACPP = "llama.cpp from build b4600 (February 2025) to 0.6 (October 2026)"
 
 
@@ -52,7 +53,7 @@ class _Kind:
 
 
 def ways_of(artifact: Artifact) -> tuple[Way, ...]:
-    """Those that work with this artifact, edgeq's own first."""
+    """Those that work with this artifact, edgeq's own first; none without a tokenizer."""
     facts = facts_of(artifact)
     kinds = [kind for kind in _KINDS if kind.works(facts)]
     prompt = rendered(artifact, facts)
@@ -60,9 +61,12 @@ def ways_of(artifact: Artifact) -> tuple[Way, ...]:
 
 
 def _filled(kind: _Kind, facts: Facts, prompt: str) -> Way:
+    program, notes = _program(kind.id, facts.chat), [kind.note] if kind.note else []
+    if facts.chat and "<<RENDERED>>" in program:
+        notes.append("The prompt is as the model's chat template writes it.")
+    code = fill(program, kind.language, values(facts, prompt))
     install = kind.install or own_install(facts.kind)
-    code = fill(_program(kind.id, facts.chat), kind.language, values(facts, prompt))
-    return Way(kind.id, kind.title, kind.language, install, kind.versions, kind.note, code)
+    return Way(kind.id, kind.title, kind.language, install, kind.versions, " ".join(notes), code)
 
 
 def own_install(kind: str) -> str:
@@ -83,7 +87,7 @@ def values(facts: Facts, prompt: str) -> dict[str, str | int]:
     context = min(CONTEXT, facts.context)
     asked = {"messages": [{"role": "user", "content": facts.prompt}]} if facts.chat else {"prompt": facts.prompt}
     return {
-        "PATH": str(facts.folder),
+        "PATH": str(facts.place),
         "NAME": facts.name,
         "FILE": str(facts.file),
         "STEM": "" if facts.file is None else facts.file.stem,
@@ -138,18 +142,16 @@ def _folder(*kinds: str) -> Callable[[Facts], bool]:
 
 
 def _edgeq(facts: Facts) -> bool:
-    return facts.kind in ("onnxruntime", "openvino", "llamacpp")
+    return facts.kind in ("onnxruntime", "openvino", "llamacpp") and facts.text
 
 
-_PHONE = "Copy the folder into the app first; the prompt is as the model's chat template writes it."
+_PHONE = "Copy the folder into the app first."
 _HTTP = "It answers in OpenAI's format: any of its clients works too."
 _KINDS = (
-    _Kind("edgeq", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and f.text),
-    _Kind("edgeq-ids", "Python", "python", "", "Python 3.11 to 3.13", "", lambda f: _edgeq(f) and not f.text),
-    _Kind("genai-python", "genai", "python", "pip install onnxruntime-genai", _GENAI,
+    _Kind("edgeq", "Python", "python", "", "Python 3.11 to 3.13", "", _edgeq),
+    _Kind("genai-python", "onnxruntime-genai", "python", "pip install onnxruntime-genai", _GENAI,
           "Microsoft's generator, without edgeq.", _onnx),
-    _Kind("genai-csharp", "C#", "csharp", "dotnet add package Microsoft.ML.OnnxRuntimeGenAI", _GENAI,
-          "The prompt is as the model's chat template writes it.", _onnx),
+    _Kind("genai-csharp", "C#", "csharp", "dotnet add package Microsoft.ML.OnnxRuntimeGenAI", _GENAI, "", _onnx),
     _Kind("genai-kotlin", "Kotlin", "kotlin",
           "onnxruntime-genai-android-VERSION.aar of github.com/microsoft/onnxruntime-genai/releases, and "
           "com.microsoft.onnxruntime:onnxruntime-android",
@@ -157,11 +159,11 @@ _KINDS = (
     _Kind("genai-objc", "iOS", "objective-c",
           "onnxruntime-genai, built by its build.py --ios --build_apple_framework", _GENAI,
           f"Objective-C, which Swift calls through a bridging header. {_PHONE}", _onnx),
-    _Kind("openvino-python", "genai", "python", "pip install openvino-genai", "openvino-genai 2025.3 to 2026.4",
+    _Kind("openvino-python", "openvino-genai", "python", "pip install openvino-genai", _OPENVINO,
           "Intel's generator, without edgeq; it applies the chat template itself.", _openvino),
     _Kind("openvino-cpp", "C++", "cpp",
           "OpenVINO GenAI's archive; CMake: find_package(OpenVINOGenAI), target_link_libraries(app openvino::genai)",
-          "openvino-genai 2025.3 to 2026.4, C++17", "", _openvino),
+          f"{_OPENVINO}, C++17", "", _openvino),
     _Kind("llamacpp-cli", "llama.cpp", "bash", "brew install llama.cpp, or a release of github.com/ggml-org/llama.cpp",
           "llama.cpp builds since December 2025", "", _gguf),
     _Kind("llamacpp-server", "Server", "bash", "as for llama.cpp", _LLAMACPP, _HTTP, _gguf),
@@ -172,7 +174,7 @@ _KINDS = (
     _Kind("llamacpp-python", "xllamacpp", "python", "pip install xllamacpp", "xllamacpp 2026.10",
           "llama.cpp in Python, without edgeq.", _gguf),
     _Kind("llamacpp-swift", "Swift", "swift", "llama.xcframework of github.com/ggml-org/llama.cpp/releases", _LLAMACPP,
-          f"iOS and macOS. {_PHONE}", _gguf),
+          "iOS and macOS. Copy the file into the app first.", _gguf),
     _Kind("transformers", "Python", "python", "pip install transformers compressed-tensors",
           "transformers 5.17 and later", "Needs torch; meant for a GPU.", _folder("compressed-tensors")),
     _Kind("transformers", "Python", "python", "pip install transformers gptqmodel",
