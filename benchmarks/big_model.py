@@ -48,7 +48,7 @@ def write_model(folder: Path, layers: int, seed: int = 0) -> BigModel:
     """Config, tokenizer, index and shards."""
     folder.mkdir(parents=True)
     for at, (name, sizes) in enumerate(_parts(layers).items()):
-        _write_shard(folder / name, sizes, np.random.default_rng([seed, at]))
+        write_shard(folder / name, sizes, np.random.default_rng([seed, at]))
     _write_facts(folder, layers)
     return BigModel(folder, layers)
 
@@ -83,7 +83,7 @@ def _parts(layers: int) -> dict[str, Sizes]:
     return found
 
 
-def _write_shard(path: Path, sizes: Sizes, draw: np.random.Generator) -> None:
+def write_shard(path: Path, sizes: Sizes, draw: np.random.Generator) -> None:
     """Safetensors: length of the header, the header, the values (https://github.com/huggingface/safetensors#format)."""
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -137,10 +137,10 @@ def _write_facts(folder: Path, layers: int) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     names = {tensor: file for file, sizes in _parts(layers).items() for tensor in sizes}
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": names}))
-    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer()))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer()))
 
 
-def _tokenizer() -> dict[str, Any]:
+def tokenizer() -> dict[str, Any]:
     """Byte-level BPE that knows every byte and every pair of letters."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in plain]  # GPT-2's alphabet: these are shown as what follows U+0100

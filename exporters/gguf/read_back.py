@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +111,13 @@ def _different_attention(meant: Side, found: Side) -> Iterator[str]:
 
 def _same_rope(meant: Side, found: Side) -> bool:
     """The same angles, whatever the kind is called: a file says Llama 3's scaling by its factors."""
-    if meant[0].rope is None or found[0].rope is None:
-        return meant[0].rope is found[0].rope
+    one, other = meant[0].rope, found[0].rope
+    if one is None or other is None:
+        return one is other
+    if one.kind == other.kind == "yarn":  # no key says it, and llama.cpp does one thing always: see `deviations`
+        other = replace(other, params=tuple({**dict(other.params), "truncate": one.param("truncate", 1.0)}.items()))
     for length in (None, found[1].max_positions):
-        a, b = (frequencies(m.rope, s.max_positions, length) for m, s in (meant, found) if m.rope is not None)
+        a, b = (frequencies(rope, s.max_positions, length) for rope, s in ((one, meant[1]), (other, found[1])))
         if a.inverse.shape != b.inverse.shape or not np.allclose(a.inverse, b.inverse, rtol=1e-6, atol=0):
             return False
         if not _close(a.attention_factor, b.attention_factor):

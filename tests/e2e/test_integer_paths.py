@@ -31,7 +31,7 @@ def test_8_bit_activations(demo: Any, tmp_path: Path) -> None:
     source = next((demo.folder / "home" / "cache" / "demo").glob("*.gguf"))
     checkpoint, out = tmp_path / "checkpoint", tmp_path / "artifact"
     run(demo, "quantize", source, "-o", checkpoint, "--method", "smoothquant", "--activations", "static", *text)
-    run(demo, "export", checkpoint, "-o", out)
+    run(demo, "export", checkpoint, "-o", out, "--read-back")
     artifact = read_artifact(out)
     assert artifact.options["activations"] == "static"
     assert artifact.verify["verdict"] == "pass" and artifact.verify["text"]["mean_kl"] < 0.03

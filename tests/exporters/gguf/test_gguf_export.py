@@ -165,6 +165,10 @@ def test_what_llama_cpp_rounds_in_yarn_is_noted(saved, tmp_path):
     assert read_back(artifact.path / "model.gguf", source) == []
     assert "whole dimensions" in read_artifact(artifact.path).model["deviation"]
     assert "deviation" not in GgufExporter().export(open_source(saved("qwen3_moe")), tmp_path / "other").model
+    rounded = open_source(saved("gpt_oss", rope_parameters={**rope, "truncate": True}))
+    artifact = GgufExporter().export(rounded, tmp_path / "rounded")
+    assert read_back(artifact.path / "model.gguf", rounded) == []  # though the file can't say which of the two it is
+    assert "deviation" not in artifact.model
 
 
 def test_a_shorter_context_makes_a_window_moot(saved, tmp_path):
