@@ -35,6 +35,8 @@ class WelcomeScreen(ModalScreen[None]):
             yield OptionList(*options)
 
     def on_mount(self) -> None:
+        if not self.is_attached:  # the application was left meanwhile, and nothing is on the screen
+            return
         chooser = self.query_one(OptionList)
         chooser.highlighted = min(1, chooser.option_count - 1)
         chooser.focus()
