@@ -260,8 +260,10 @@ cut or a full disk, it takes up where it stopped.
         place = self.query_one("#layers")
         if not place.children:
             await place.mount(ErrorPlot(id="plot"), LayerList(id="list"))
-        place.query_one(ErrorPlot).show(errors, count)
-        place.query_one(LayerList).show(done)
+        for plot in place.query(ErrorPlot):  # none, when the screen was left meanwhile
+            plot.show(errors, count)
+        for layers in place.query(LayerList):
+            layers.show(done)
 
     def action_pause(self) -> None:
         self._act("pause" if self._state == "work" else "resume")

@@ -56,6 +56,8 @@ class RunsScreen(ModalScreen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
+        if not self.is_attached:  # the application was left meanwhile, and nothing is on the screen
+            return
         for name in _COLUMNS:
             self._table.add_column(name, key=name)
         self.query_one("#run-log").display = False

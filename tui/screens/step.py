@@ -65,6 +65,8 @@ class StepScreen(Screen[None]):
         return self.app
 
     def on_mount(self) -> None:
+        if not self.is_attached:  # the application was left meanwhile, and nothing is on the screen
+            return
         lacking = self.journey.lacks(self.STEP)
         if lacking is not None:
             number = list(TITLES).index(lacking) + 1

@@ -48,6 +48,8 @@ class WelcomeScreen(ModalScreen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
+        if not self.is_attached:  # the application was left meanwhile
+            return
         self._look()
         self.set_interval(_EVERY_S, self._look)
 

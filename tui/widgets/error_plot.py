@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual_plot import HiResMode, PlotWidget
+from textual_plot import HiResMode
+
+from edgeq.tui.widgets.plot import Plot
 
 if TYPE_CHECKING:
     from edgeq.quantize.so_far import LayerError
 
 
-class ErrorPlot(PlotWidget):
+class ErrorPlot(Plot):
     """Mean and worst error of a layer's matrices, over the layers."""
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id, allow_pan_and_zoom=False)
-        self._shown: tuple[list[LayerError], int] | None = None
-        self.can_focus = False
+    MARGINS = (0, 2, 7)
 
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.margin_top, self.margin_bottom, self.margin_left = 0, 2, 7
-        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
-        self._draw()
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._shown: tuple[list[LayerError], int] | None = None
 
     def show(self, errors: list[LayerError], layers: int) -> None:
         """Args:
@@ -30,9 +27,9 @@ class ErrorPlot(PlotWidget):
         """
         if (errors, layers) != self._shown:
             self._shown = errors, layers
-            self._draw()
+            self.redraw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
         if self._shown is None:
             return
         errors, layers = self._shown
