@@ -120,7 +120,7 @@ def kernels(rates: tuple[KernelRate, ...]) -> Meaning:
         return Meaning("Kernels", "not measured", "", why)
     targets = dict.fromkeys(rate.target for rate in rates)
     how = ", ".join(f"{target} {sum(r.target == target for r in rates)}" for target in targets)
-    return Meaning("Kernels", f"{len(rates)} timed here", how, "Expected speeds come from this very machine.")
+    return Meaning("Kernels", f"{len(rates)} timed here", how, "Expected speeds of these runtimes come from here.")
 
 
 def weights_that_fit(n_bytes: int, bits: float = BITS) -> int:

@@ -38,7 +38,8 @@ little: that is what edgeq makes. Beside them a model keeps the conversation in 
 context. **At most** is how fast this device can write, whatever the software: its memory is read once a token.
 
 Type (`/`) to search, on the hub too, or give a folder, a .gguf file or a hub id. A **size** such as 7B plans without
-choosing yet. Models that run code of their own are not taken: edgeq reads weights, it runs nobody's code.
+choosing yet. edgeq runs no code that comes with a model: where it doesn't know an architecture it can only estimate,
+and a `!` says so.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Choose", key_display="⏎", tooltip="Take the marked model, and plan", priority=True),
