@@ -11,6 +11,7 @@ from textual.screen import Screen
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import STEPS, Journey, Step
+from edgeq.tui.colourless import mend_monochrome
 from edgeq.tui.messages import GoTo
 from edgeq.tui.road import Road
 from edgeq.tui.screens import screen_of
@@ -41,6 +42,7 @@ class EdgeqApp(App[None]):
         welcome: first ask whether an earlier journey is taken up.
         """
         super().__init__()
+        mend_monochrome(self)
         self.road = Road(journey)
         self._welcome = welcome
         self.register_theme(DARK)
