@@ -288,8 +288,8 @@ next plan learns from them.
         self._become("after")
         self.query_one(BenchResult).show(found)
         self.query_one(BenchResult).focus()
-        slow = ", and slower than promised: → says what to try" if advice(main_side(found).benchmark) else ""
-        self.say(f"Measured {ago(found.date)}{slow}. Next: n, the chat; a measures again.")
+        slow = ", slower than promised (see →)" if advice(main_side(found).benchmark) else ""
+        self.say(f"Measured {ago(found.date)}{slow}: n chats, a measures again.")
 
     def action_again(self) -> None:
         if self._benching is not None:
