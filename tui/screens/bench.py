@@ -288,7 +288,7 @@ next plan learns from them.
         self._become("after")
         self.query_one(BenchResult).show(found)
         self.query_one(BenchResult).focus()
-        slow = ", slower than promised (see →)" if advice(main_side(found).benchmark) else ""
+        slow = ", slower than promised (→)" if advice(main_side(found).benchmark) else ""
         self.say(f"Measured {ago(found.date)}{slow}: n chats, a measures again.")
 
     def action_again(self) -> None:
@@ -312,4 +312,4 @@ def _line(choice: Choice, chosen: bool) -> str:
 
 
 def _why(choice: Choice) -> str:
-    return f"{choice.why}\n→ {choice.hint}"
+    return f"{choice.why[:1].upper()}{choice.why[1:]}\n→ {choice.hint}"
