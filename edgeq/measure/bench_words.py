@@ -57,6 +57,13 @@ def advice(found: Benchmark) -> tuple[str, ...]:
     return tuple(tries)
 
 
+def main_side(comparison: Comparison) -> Side:
+    """Whose figures come first: the fastest of those that took turns; of those measured apart the latest."""
+    if comparison.rounds:
+        return comparison.fastest
+    return max(comparison.sides, key=lambda side: side.benchmark.date)
+
+
 def versus(comparison: Comparison, names: list[str]) -> str:
     """Which is the fastest, in a sentence, and how sure that is."""
     best = comparison.fastest

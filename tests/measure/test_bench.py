@@ -6,8 +6,12 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,6 +28,8 @@ from edgeq.files import write_json
 from edgeq.jsonable import from_json, to_json
 from edgeq.measure import bench_worker
 from edgeq.measure.bench import Workload, bench, doubts, ratio
+from edgeq.measure.compare import Comparison
+from edgeq.measure.live import now_of
 from edgeq.measure.promise import promise_for, promise_of
 from edgeq.scheme import named_scheme
 from edgeq.store import Store
@@ -106,6 +112,74 @@ def test_an_answer_that_ends_early_is_asked_for_again() -> None:
     assert all(0 <= i < 1000 for p in session.asked for i in p)
 
 
+class Writes:
+    """A session that makes a token each so many seconds of a clock that the test turns."""
+
+    def __init__(self, clock: list[float], token_s: float) -> None:
+        self.clock, self.token_s, self.stats = clock, token_s, SimpleNamespace()
+
+    def reset(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def stream(self, prompt: list[int], *, max_tokens: int, **options: object) -> Iterator[str]:
+        self.stats = SimpleNamespace(new_tokens=0, decode_s=0.0, prefill_s=0.1, ttft_s=0.1)
+        self.clock[0] += 0.1
+        for token in range(max_tokens):
+            self.clock[0] += self.token_s if token else 0.0
+            self.stats.new_tokens, self.stats.decode_s = token + 1, token * self.token_s
+            yield "x"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(bench_worker.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_the_speed_is_told_while_it_decodes_five_times_a_second_at_most(clock: list[float]) -> None:
+    told: list[tuple[float, float]] = []
+    seconds = bench_worker.decode(Writes(clock, 0.04), 4, 100, 50, 1, lambda speed: told.append((clock[0], speed)))
+    assert seconds == pytest.approx(0.04)
+    assert all(speed == pytest.approx(25) for _, speed in told)
+    gaps = [after - before for (before, _), (after, _) in pairwise(told)]
+    assert 8 <= len(told) <= 10 and min(gaps) >= bench_worker.REPORT_S - 1e-9
+    told.clear()
+    bench_worker.decode(Writes(clock, 0.001), 4, 100, 50, 1, lambda speed: told.append((clock[0], speed)))
+    assert told == [], "what is over at once is told when it is over"
+
+
+def test_each_event_says_what_it_is_and_how_long_is_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = {"prompt_tokens": [8, 16], "tokens": 20, "context": 4, "reps": 2}
+    bench_worker.run(Writes(clock, 0.1), 100, request)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    whole = [e for e in events if e["whole"]]
+    assert [e["done"] for e in whole] == list(range(1, 10)) and {e["total"] for e in events} == {9}
+    assert [e["rep"] for e in whole] == [0, 0, 0, 1, 1, 1, 2, 2, 2] and {e["reps"] for e in events} == {2}
+    assert [(e["phase"], e["tokens"]) for e in whole[:3]] == [("prefill", 8), ("prefill", 16), ("decode", 20)]
+    assert whole[2]["tokens_per_s"] == 10 and whole[0]["tokens_per_s"] == 80
+    assert any(not e["whole"] and e["tokens_per_s"] == 10 for e in events)
+    assert "left_s" not in events[0] and "left_s" in whole[2] and whole[-1]["left_s"] == 0
+    left = [e["left_s"] for e in events if "left_s" in e and e["rep"]]
+    assert left == sorted(left, reverse=True)
+    assert whole[5]["left_s"] == pytest.approx(0.1 + 0.1 + 2.1)  # two prompts, 20 tokens after a prompt
+
+
+def test_the_application_is_told_the_speed_and_what_came_out_so_far(artifact: Artifact, machine: Device) -> None:
+    told: list[dict[str, Any]] = []
+    found = bench(artifact, machine, workload=WORK, live=lambda done, total, what, **more: told.append(more))
+    now = now_of(told[-1])
+    assert now is not None and (now.artifact, now.phase, now.rep, now.reps) == (0, "decode", 2, 2)
+    assert now.tokens_per_s == now.decode_tps and now.tokens_per_s > 0
+    figures = {(s.phase, s.tokens): s.tokens_per_s for s in now.so_far}
+    assert figures["decode", 12] == pytest.approx(found.decode.tps.median, rel=0.01)
+    assert figures["prefill", 64] == pytest.approx(found.prefill[1].tps.median, rel=0.01)
+    assert now_of({}) is None and now_of({"artifact": "x"}) is None
+
+
 def test_a_busy_machine_and_a_wide_spread_are_said() -> None:
     assert doubts(0.01, 0.02, Samples((10, 10.5))) == ()
     busy, wide = doubts(0.5, 0.2, Samples((10, 20)))
@@ -170,6 +244,26 @@ def test_the_command_prints_json_and_keeps_it_unless_told_not_to(
     assert run_cli("bench", str(artifact.path), *SHORT, "--no-store") == 0
     assert "decode 8" in capsys.readouterr().out
     assert len(Store().benchmarks()) == 1
+
+
+def test_several_are_compared_and_kept_and_a_bad_one_is_refused_first(
+    artifact: Artifact, machine: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load_ref, "load_device", lambda ref: machine)
+    path = str(artifact.path)
+    assert run_cli("bench", path, path, *SHORT, "--json") == 0
+    found = from_json(Comparison, json.loads(capsys.readouterr().out))
+    assert Store().benchmarks() == [side.benchmark for side in found.sides]
+    assert run_cli("bench", path, "--compare", path, *SHORT, "--no-store") == 0
+    out = capsys.readouterr().out
+    assert "decode 8, tok/s" in out and "×" in out
+    assert all(len(line.rstrip()) <= 80 for line in out.splitlines() if "onnxruntime/cpu" not in line)
+    assert len(Store().benchmarks()) == 2
+    monkeypatch.setattr("edgeq.measure.compare.in_turns", lambda *_, **__: pytest.fail("measured"))
+    assert run_cli("bench", path, "--compare", "nowhere", *SHORT) == 2
+    assert capsys.readouterr().err.startswith("error: no such artifact folder (nowhere)")
+    assert run_cli("bench", path, path, "--threads", "auto") == 2
+    assert "--threads auto takes one artifact" in capsys.readouterr().err
 
 
 def test_bad_prompt_lengths_are_one_line(artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ async def test_what_was_measured_before_is_shown_without_measuring_again(made: J
     again = EdgeqApp(made)  # another journey: it knows no job
     async with again.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: state(again) == "after")
-        assert "a measures again" in guide(again)
+        assert "a measures again" in guide(again) and "n chats" in guide(again)
         await pilot.press("a")
         await until(pilot, lambda: state(again) == "before")
         assert "tokens/s just now" in characters(again)
@@ -198,7 +198,7 @@ async def test_an_artifact_that_is_gone_can_not_be_measured_and_says_the_way_out
     async with app.run_test() as pilot:
         await until(pilot, lambda: state(app) == "unable")
         assert "press 5" in guide(app)
-        await until(pilot, lambda: "no such artifact folder" in characters(app))
+        await until(pilot, lambda: "No such artifact folder" in characters(app))
         await pilot.press("s")
         await pilot.pause(0.3)
     assert all_jobs() == []

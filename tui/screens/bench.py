@@ -85,10 +85,13 @@ next plan learns from them.
             yield BenchResult(id="after")
 
     def enter(self) -> None:
-        from edgeq.tui.benching import benching_of
-
         self.say("Looking at the artifacts ...")
-        self.think(lambda: benching_of(self.road), self._ready)
+        self.think(self._look, self._ready)
+
+    def _look(self) -> Benching:
+        from edgeq.tui.benching import benching_of  # in the thread: what it imports takes longer than a key may wait
+
+        return benching_of(self.road)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "choose" and self._benching is not None and len(self._benching.choices) < 2:
@@ -280,13 +283,13 @@ next plan learns from them.
             self._show(found)
 
     def _show(self, found: Any) -> None:
-        from edgeq.measure.bench_words import ago
+        from edgeq.measure.bench_words import advice, ago, main_side
 
         self._become("after")
         self.query_one(BenchResult).show(found)
         self.query_one(BenchResult).focus()
-        when = ago(found.date)
-        self.say(f"Measured {when}: a measures again, n leads to the chat.")
+        slow = ", slower than promised (→)" if advice(main_side(found).benchmark) else ""
+        self.say(f"Measured {ago(found.date)}{slow}: n chats, a measures again.")
 
     def action_again(self) -> None:
         if self._benching is not None:
@@ -309,4 +312,4 @@ def _line(choice: Choice, chosen: bool) -> str:
 
 
 def _why(choice: Choice) -> str:
-    return f"{choice.why}\n→ {choice.hint}"
+    return f"{choice.why[:1].upper()}{choice.why[1:]}\n→ {choice.hint}"

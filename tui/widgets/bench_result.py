@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Group
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from edgeq.cli import compare_report
-from edgeq.cli.bench_ import table_of
-from edgeq.measure.bench_words import advice, ceiling_line, verdict, versus
-from edgeq.measure.compare import Comparison, Side
+if TYPE_CHECKING:
+    from edgeq.measure.compare import Comparison, Side
 
 
 class BenchResult(VerticalScroll):
@@ -28,8 +28,11 @@ class BenchResult(VerticalScroll):
         yield Static("", id="apart", markup=False)
 
     def show(self, found: Comparison) -> None:
-        several, turns = len(found.sides) > 1, bool(found.rounds)
-        best = found.fastest if turns else max(found.sides, key=lambda side: side.benchmark.date)
+        from edgeq.cli import compare_report
+        from edgeq.cli.bench_ import table_of
+        from edgeq.measure.bench_words import ceiling_line, main_side, verdict
+
+        several, turns, best = len(found.sides) > 1, bool(found.rounds), main_side(found)
         for place, shown in (("#sides", several and turns), ("#apart", several and not turns)):
             self.query_one(place, Static).display = shown
             if shown:
@@ -45,12 +48,17 @@ class BenchResult(VerticalScroll):
 
 
 def _sides(found: Comparison) -> Group:
+    from edgeq.cli import compare_report
+    from edgeq.measure.bench_words import versus
+
     said = Text(versus(found, compare_report.names(found)), "bold")
     about = Text(f"{compare_report.how(found)}\n", "dim")
     return Group(said, Text(""), *compare_report.legend(found), Text(""), *compare_report.tables(found), about)
 
 
 def _notes(found: Comparison, best: Side, *, several: bool) -> Text:
+    from edgeq.measure.bench_words import advice
+
     lines = [] if best.likeness is None or several else [best.likeness.words]
     lines += [f"! {doubt}" for doubt in (found.warnings if found.rounds else best.benchmark.warnings)]
     lines += [f"→ {line}" for line in advice(best.benchmark)]
