@@ -68,7 +68,7 @@ async def test_a_program_is_scrolled_while_its_tab_has_the_focus(made: Journey):
         await until(pilot, lambda: program.max_scroll_y > 1)
         await pilot.press("down")
         await until(pilot, lambda: program.scroll_y == 1)
-        await pilot.press("pagedown", "up")
+        await pilot.press("pagedown", "pagedown", "up")
         await until(pilot, lambda: program.scroll_y == program.max_scroll_y - 1)
 
 
