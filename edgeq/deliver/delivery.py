@@ -74,7 +74,7 @@ def rows(found: Delivery) -> Rows:
     """What there is to say, a name and a sentence each."""
     made = found.artifact
     proof = dict(artifact_rows(made))
-    proved = [(name, proof[name]) for name in ("read back", "verified") if name in proof]
+    proved: Rows = [(name, proof[name]) for name in ("read back", "verified") if name in proof]
     if not found.verdict:
         proved = [("proof", f"none yet: edgeq verify {found.place}" if runs(made) else "none: export it again")]
     if found.verdict == "fail":

@@ -61,14 +61,15 @@ def facts_of(artifact: Artifact) -> Facts:
     place = file if given and file is not None else own
     modelfile = own / "Modelfile"
     layout = artifact.model.get("format") if artifact.runtime == "transformers" else None
+    text, chat = _readable(own)
     return Facts(
         kind=str(layout or artifact.runtime),
         place=place,
         name=place.stem if given else place.name,
         file=file,
         modelfile=modelfile if modelfile.is_file() else None,
-        text=(own / "tokenizer.json").is_file(),
-        chat=_talks(own),
+        text=text,
+        chat=chat,
         context=int(artifact.model.get("max_positions", CONTEXT)),
         device=str(artifact.options.get("device", "cpu")).upper(),
         files=frozenset(artifact.files),
@@ -84,6 +85,11 @@ def rendered(artifact: Artifact, facts: Facts) -> str:
             tokenizer = runtime("torch").tokenizer(artifact.path)  # type: ignore[attr-defined]  # torch stays out
             return str(tokenizer.render([{"role": "user", "content": facts.prompt}]))
     return facts.prompt
+
+
+def _readable(folder: Path) -> tuple[bool, bool]:
+    """Whether there is a tokenizer, and whether there is a chat template."""
+    return (folder / "tokenizer.json").is_file(), _talks(folder)
 
 
 def _talks(folder: Path) -> bool:

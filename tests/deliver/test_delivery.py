@@ -68,7 +68,7 @@ def test_the_measurement_is_of_this_very_artifact(made: Made) -> None:
     Store().add(measurement(folder, date="2025-01-01"))
     Store().add(measurement(folder))
     said = dict(rows(deliver(folder)))["measured"]
-    assert "42.0 tok/s (promised 50.0), 300 MB of memory at the peak (promised 250 MB); 2026-01-02" in said
+    assert "42.0 tok/s (promised 50.0), 300 MB (promised 250 MB) of memory at the peak; 2026-01-02" in said
 
 
 def test_the_report_tells_all_and_can_be_done_again(made: Made, tmp_path: Path) -> None:

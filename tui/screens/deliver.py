@@ -143,7 +143,7 @@ commands that make it again. It lies beside the artifact, not in it, and every f
         return next((way for way in ways if way.id == chosen), None)
 
     def action_scroll(self, lines: int) -> None:
-        self.query_one("#program", VerticalScroll).scroll_relative(y=lines, animate=False)
+        self.query_one("#program", VerticalScroll).scroll_relative(y=lines, animate=False, immediate=True)
 
     def action_copy(self) -> None:
         way = self._way
