@@ -85,13 +85,14 @@ def resume(job: Job) -> None:
 def cancel(job: Job) -> None:
     """End the job's processes. What it had finished stays where it is, and `resume` goes on from there."""
     folder = shelf.folder_of(job)
+    pid, born = _noted(folder)
     worker = _worker(folder)
     if worker is None:
         return
     with suppress(EdgeqError):  # a full disk: it ends all the same
         write_json(folder / shelf.CANCELLED, {"at": datetime.now(UTC).isoformat("T", "seconds")})
     process.end(process.tree(worker), _PATIENCE_S)
-    process.end(process.left_over(worker.pid), _PATIENCE_S)
+    process.end(process.left_over(pid, born), _PATIENCE_S)
 
 
 def at_work(kind: str, **request: Any) -> Job | None:
@@ -178,9 +179,9 @@ def _taken(lock: int, folder: Path) -> bool:
 
 def _end_left_over(folder: Path) -> None:
     """End what a worker that was killed had begun: it would go on beside the next one."""
-    pid, _ = _noted(folder)
-    if pid and _worker(folder) is None:
-        process.end(process.left_over(pid), _PATIENCE_S)
+    pid, born = _noted(folder)
+    if pid:
+        process.end(process.left_over(pid, born), _PATIENCE_S)
 
 
 def _worker(folder: Path) -> psutil.Process | None:

@@ -82,14 +82,17 @@ def tree(process: psutil.Process) -> list[psutil.Process]:
         return [process]
 
 
-def left_over(pid: int) -> list[psutil.Process]:
-    """What a worker that is no more had begun and still runs: the members of its session."""
-    if not hasattr(os, "getsid") or psutil.pid_exists(pid):
-        return []
+def left_over(pid: int, born: str) -> list[psutil.Process]:
+    """What a worker that is no more had begun and still runs: the members of its session.
+
+    Of the dead it stays on the list for a while, as a zombie, until its parent has asked or its last thread is gone.
+    """
+    if not hasattr(os, "getsid") or birth(pid) not in (None, born) or living(pid, born) is not None:
+        return []  # none, or another process has the id, and the session may be its own
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if os.getsid(process.pid) == pid:
+            if process.pid != pid and os.getsid(process.pid) == pid:
                 found.append(process)
     return found
 

@@ -24,6 +24,13 @@ def worker_of(job):
     return psutil.Process(shelf.load(shelf.folder_of(job) / shelf.PROCESS)["pid"])
 
 
+def ended(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_job_runs_to_its_result():
     job = start("count", {"to": 5}, "counting to five")
     seen = wait(job, 60)
@@ -117,9 +124,25 @@ def test_what_a_killed_worker_left_running_is_ended_before_the_next_begins(tmp_p
     until(job, lambda seen: seen.state == "interrupted")
     assert psutil.pid_exists(child)
     resume(job)
-    gone = not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-    assert gone
+    assert ended(child)
     assert look(job).state == "running"
+
+
+def test_what_was_left_running_is_ended_though_the_killed_worker_is_a_zombie_yet(tmp_path, until):
+    code = "from edgeq.jobs import control, start\nimport sys\ncontrol.WORKER = 'slow_worker'\n"
+    code += "print(start('family', {'trace': sys.argv[1]}, 'family').id, flush=True)\nsys.stdin.readline()"
+    command = [sys.executable, "-P", "-c", code, str(tmp_path / "trace")]
+    window = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+    job = find_job(window.stdout.readline().strip())
+    child = int(until(job, lambda seen: seen.event is not None).event.what.split()[1])
+    dead = worker_of(job)
+    dead.kill()
+    until(job, lambda seen: seen.state == "interrupted")
+    assert dead.status() == psutil.STATUS_ZOMBIE
+    resume(job)
+    assert ended(child)
+    assert worker_of(job).pid != dead.pid
+    window.communicate("\n")
 
 
 def test_two_windows_that_resume_begin_one_worker(until):
