@@ -13,6 +13,7 @@ from edgeq.benchmark import Benchmark, Promise
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json, to_json
 from edgeq.measure.bench import Workload
+from edgeq.measure.bench_words import choice_words
 from edgeq.measure.compare import Comparison, beside, rounds_of, short_names, unable
 from edgeq.measure.known import latest, run_seconds
 from edgeq.measure.likeness import likeness
@@ -49,6 +50,16 @@ class Choice:
     @property
     def runtime(self) -> str:
         return "" if self.artifact is None else self.artifact.runtime
+
+    @property
+    def reason(self) -> str:
+        """Why it can't be measured and the way out, in two lines; empty: it can."""
+        return f"{self.why[:1].upper()}{self.why[1:]}\n→ {self.hint}" if self.why else ""
+
+    def line(self, chosen: bool) -> str:
+        """`[x] model-onnx   onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`."""
+        mark = "[x]" if chosen else "[ ]" if self.able else " ✗ "
+        return f"{mark} {Path(self.path).name}   {choice_words(self.artifact, self.known, able=self.able)}"
 
 
 @dataclass(frozen=True)

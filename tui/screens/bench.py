@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import on
@@ -123,7 +122,7 @@ next plan learns from them.
         at = listed.highlighted or 0
         listed.clear_options()
         for choice in self._benching.choices:
-            listed.add_option(Option(_line(choice, choice.path in self._benching.chosen), id=choice.path))
+            listed.add_option(Option(choice.line(choice.path in self._benching.chosen), id=choice.path))
         listed.highlighted = min(at, len(self._benching.choices) - 1)
         self._become("before" if self._benching.able else "unable")
         self._judge()
@@ -156,9 +155,9 @@ next plan learns from them.
     @on(OptionList.OptionHighlighted, "#artifacts")
     def _looked_at(self, event: OptionList.OptionHighlighted) -> None:
         choice = self._choice(event.option_id)
-        place, why = self.query_one("#why", Static), "" if choice is None or choice.able else _why(choice)
-        place.update(why)
-        place.display = bool(why)
+        place, reason = self.query_one("#why", Static), "" if choice is None else choice.reason
+        place.update(reason)
+        place.display = bool(reason)
 
     @on(OptionList.OptionSelected, "#artifacts")
     def _picked(self) -> None:
@@ -174,7 +173,7 @@ next plan learns from them.
         self._benching = self._benching.toggled(str(listed.get_option_at_index(listed.highlighted).id))
         self._last = ("", "")
         for choice in self._benching.choices:
-            listed.replace_option_prompt(choice.path, _line(choice, choice.path in self._benching.chosen))
+            listed.replace_option_prompt(choice.path, choice.line(choice.path in self._benching.chosen))
         self._judge()
 
     def action_copy(self) -> None:
@@ -301,15 +300,3 @@ def _now(seen: Look) -> Now | None:
     from edgeq.measure.live import now_of
 
     return None if seen.event is None else now_of(seen.event.more)
-
-
-def _line(choice: Choice, chosen: bool) -> str:
-    """`[x] model-onnx   onnxruntime   107.9 MB   43.1 tok/s, 2 days ago`."""
-    from edgeq.measure.bench_words import choice_words
-
-    mark = "[x]" if chosen else "[ ]" if choice.able else " ✗ "
-    return f"{mark} {Path(choice.path).name}   {choice_words(choice.artifact, choice.known, able=choice.able)}"
-
-
-def _why(choice: Choice) -> str:
-    return f"{choice.why[:1].upper()}{choice.why[1:]}\n→ {choice.hint}"
