@@ -68,12 +68,11 @@ def main() -> None:
     given = parser.parse_args()
     first_paint(given.arguments, given.until.encode())  # fills the system's file cache, compiles what is not yet
     seconds = [first_paint(given.arguments, given.until.encode()) for _ in range(given.runs)]
+    python = sys.version.split()[0]
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     print(f"edgeq tui {' '.join(given.arguments)}: first paint ({given.until!r} on the screen)")
     print(f"  median {statistics.median(seconds):.2f} s of {given.runs} (target {TARGET_S} s)")
-    print(
-        f"  from {min(seconds):.2f} to {max(seconds):.2f} s; load of the last minute {load:.0%}, Python {sys.version.split()[0]}"
-    )
+    print(f"  from {min(seconds):.2f} to {max(seconds):.2f} s; load of the last minute {load:.0%}, Python {python}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 
 from edgeq.errors import EdgeqError
-from edgeq.estimate.kv import KV_DTYPES
-from edgeq.plan.targets import target
 
 OBJECTIVES = ("quality", "speed", "size", "balanced")
 SHORT = 256  # tokens in the cache at the start of a chat
@@ -46,14 +44,22 @@ class Request:
             raise EdgeqError(f"{self.min_tps:g} tokens/s", where="--min-tps", hint="Give more than 0")
         if self.max_memory is not None and self.max_memory < 1:
             raise EdgeqError("no memory at all", where="--max-memory", hint="Give a size such as 6GB")
-        if self.kv_dtype is not None and self.kv_dtype not in KV_DTYPES:
-            known = ", ".join(KV_DTYPES)
-            raise EdgeqError(f"unknown KV cache dtype {self.kv_dtype!r}", where="--kv-dtype", hint=f"Known: {known}")
+        if self.kv_dtype is not None:
+            _check_kv_dtype(self.kv_dtype)
         if self.objective not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
             raise EdgeqError(f"unknown objective {self.objective!r}", where="--objective", hint=f"Known: {known}")
         for name in self.targets:
+            from edgeq.plan.targets import target
+
             target(name)
+
+
+def _check_kv_dtype(name: str) -> None:
+    from edgeq.estimate.kv import KV_DTYPES
+
+    if name not in KV_DTYPES:
+        raise EdgeqError(f"unknown KV cache dtype {name!r}", where="--kv-dtype", hint=f"Known: {', '.join(KV_DTYPES)}")
 
 
 def parse_size(text: str) -> int:
