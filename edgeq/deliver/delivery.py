@@ -73,8 +73,7 @@ def deliver(path: Path | str) -> Delivery:
 def rows(found: Delivery) -> Rows:
     """What there is to say, a name and a sentence each."""
     made = found.artifact
-    proof = dict(artifact_rows(made))
-    proved: Rows = [(name, proof[name]) for name in ("read back", "verified") if name in proof]
+    proved = [row for row in artifact_rows(made) if row[0] in ("read back", "verified")]
     if not found.verdict:
         proved = [("proof", f"none yet: edgeq verify {found.place}" if runs(made) else "none: export it again")]
     if found.verdict == "fail":

@@ -22,7 +22,7 @@ class Plot(PlotWidget):
         super().__init__(id=id, allow_pan_and_zoom=False)
         self.can_focus = False
 
-    def on_mount(self, event: events.Mount) -> None:
+    def _on_mount(self, event: events.Mount) -> None:
         if not self.whole:
             event.prevent_default()  # PlotWidget's own, which comes next and looks for the parts
             return
