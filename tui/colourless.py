@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.segment import Segment
 from textual.app import App
 from textual.color import Color
@@ -21,7 +23,7 @@ class Colourless(Monochrome):
         return out
 
 
-def mend_monochrome(app: App[object]) -> None:
+def mend_monochrome(app: App[Any]) -> None:
     """Put `Colourless` where Textual has put its own filter."""
     filters = app._filters
     filters[:] = [Colourless() if type(f) is Monochrome else f for f in filters]
