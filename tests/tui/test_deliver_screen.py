@@ -221,6 +221,7 @@ async def test_pictures(what, size, theme, monkeypatch):
         app.theme = theme
         await ready(pilot)
         if what == "report":
+            app.screen.query_one("#to", Input).cursor_blink = False
             await pilot.press("right", "w")
             await until(pilot, lambda: guide(app).startswith("Press Enter"))
         await check(pilot, f"deliver-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
