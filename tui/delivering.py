@@ -83,11 +83,20 @@ def report_to(found: Delivery, place: Path) -> Path:
 
 def _item(path: str) -> Item:
     from edgeq.deliver import deliver
-    from edgeq.deliver.delivery import rows
 
     try:
         found = deliver(path)
     except EdgeqError as error:
         what = f"{error.what}{f' ({error.where})' if error.where else ''}"
         return Item(path, problem=(what, "Press 5 to export it again"))
-    return Item(path, found, tuple(row for row in rows(found) if row[0] != "needs"))  # each program says it
+    return Item(path, found, told(found))
+
+
+def told(found: Delivery) -> tuple[tuple[str, str], ...]:
+    """Rows of the artifact for the screen: each program says itself what it needs, and measuring is a key away."""
+    from edgeq.deliver.delivery import rows
+
+    said = dict.fromkeys(rows(found))
+    if found.benchmark is None:
+        said = {(name, "not yet: press 6" if name == "measured" else text): None for name, text in said}
+    return tuple(row for row in said if row[0] != "needs")

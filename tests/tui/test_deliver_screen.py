@@ -15,7 +15,6 @@ from textual.widgets import Input, Select, Tabs
 from edgeq.artifact import Artifact
 from edgeq.checkpoint.open import open_weights
 from edgeq.deliver import Delivery
-from edgeq.deliver.delivery import rows
 from edgeq.deliver.ways import ways_of
 from edgeq.journey import Journey
 from edgeq.model.weights import open_source
@@ -23,7 +22,7 @@ from edgeq.quantize.engine import quantize
 from edgeq.recipe import Recipe
 from edgeq.registry import exporter
 from edgeq.tui.app import EdgeqApp
-from edgeq.tui.delivering import Delivering, Item
+from edgeq.tui.delivering import Delivering, Item, told
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ async def test_the_programs_of_the_latest_artifact_can_be_copied(made: Journey):
         assert f'edgeq.load("{made.artifacts[1]}")' in app.clipboard
         await pilot.press("right", "right")
         await until(pilot, lambda: "using var model" in characters(app))
-        assert "install: dotnet add package" in characters(app)
+        assert "Install: dotnet add package" in characters(app)
         await pilot.press("y")
         assert app.clipboard.startswith("using Microsoft.ML.OnnxRuntimeGenAI;")
         await pilot.press("f")
@@ -183,11 +182,8 @@ FAILED = {"verdict": "fail", "reasons": ["on text its mean KL divergence is 1.4 
 
 def item(runtime: str, folder: str, **manifest: object) -> Item:
     """As it would be read, without a file."""
-    files = {
-        "model.onnx.data": {"bytes": 318_000_000},
-        "model.onnx": {"bytes": 200_000},
-        "genai_config.json": {"bytes": 900},
-    }
+    weights = {"onnxruntime": "model.onnx.data", "llamacpp": "model.gguf"}[runtime]
+    files = {weights: {"bytes": 318_000_000}, "genai_config.json": {"bytes": 900}}
     artifact = Artifact(
         Path(folder),
         runtime,
@@ -198,7 +194,7 @@ def item(runtime: str, folder: str, **manifest: object) -> Item:
         **manifest,  # type: ignore[arg-type]
     )
     found = Delivery(artifact, Path(folder), ways_of(artifact), None, None)
-    return Item(folder, found, tuple(row for row in rows(found) if row[0] != "needs"))
+    return Item(folder, found, told(found))
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -225,6 +221,7 @@ async def test_pictures(what, size, theme, monkeypatch):
         app.theme = theme
         await ready(pilot)
         if what == "report":
+            app.screen.query_one("#to", Input).cursor_blink = False
             await pilot.press("right", "w")
             await until(pilot, lambda: guide(app).startswith("Press Enter"))
         await check(pilot, f"deliver-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

@@ -80,6 +80,7 @@ commands that make it again. It lies beside the artifact, not in it, and every f
             "report": self._delivery is not None and not self._asking,
             "other": several and not self._asking,
             "leave": self._asking,
+            "scroll": self._delivery is not None,
         }
         return allowed.get(action, True)
 
@@ -131,8 +132,8 @@ commands that make it again. It lies beside the artifact, not in it, and every f
         way = self._way
         if way is None:
             return
-        facts = [("install", way.install), ("versions", way.versions), ("note", way.note)]
-        self.query_one("#install", Static).update("\n".join(f"{name}: {text}" for name, text in facts if text))
+        about = f"{way.versions}. {way.note}".strip()
+        self.query_one("#install", Static).update(f"Install: {way.install}\nFor {about}")
         self.query_one("#code", Static).update(highlight(way.code.rstrip(), language=way.language))
         self.query_one("#program", VerticalScroll).scroll_home(animate=False)
 
