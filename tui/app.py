@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -86,6 +87,11 @@ class EdgeqApp(App[None]):
         at = STEPS.index(self.step) + by
         if 0 <= at < len(STEPS):
             self.show_step(STEPS[at])
+
+    async def action_quit(self) -> None:
+        while not self.screen.is_mounted:  # one that is left half-composed looks in vain for its parts
+            await asyncio.sleep(0.01)
+        self.exit()
 
     def action_theme(self) -> None:
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name

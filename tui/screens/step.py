@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isawaitable
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.app import ComposeResult
@@ -127,5 +128,10 @@ class StepScreen(Screen[None]):
         self.run_worker(run, thread=True, exclusive=True, group=group, exit_on_error=False)
 
     def _found(self, then: Callable[[T], object], found: T) -> None:
-        if self.is_attached:
-            self.call_later(then, found)  # an error in it is the application's, not the thread's to swallow
+        async def give() -> None:
+            if self.is_attached and self.app.is_running:  # else it was left meanwhile
+                answer = then(found)
+                if isawaitable(answer):
+                    await answer
+
+        self.call_later(give)  # an error in it is the application's, not the thread's to swallow

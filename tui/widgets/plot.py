@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from textual import events
+from textual import events, on
 from textual.app import RenderResult
 from textual_plot import PlotWidget
 
@@ -22,13 +22,20 @@ class Plot(PlotWidget):
         super().__init__(id=id, allow_pan_and_zoom=False)
         self.can_focus = False
 
-    def _on_mount(self, event: events.Mount) -> None:
+    @on(events.Mount)
+    def _begin(self, event: events.Mount) -> None:
         if not self.whole:
             event.prevent_default()  # PlotWidget's own, which comes next and looks for the parts
             return
         self.margin_top, self.margin_bottom, self.margin_left = self.MARGINS
         self.app.theme_changed_signal.subscribe(self, lambda _: self.redraw())
         self.call_later(self.redraw)
+
+    def watch_margin_top(self) -> None:
+        if self.whole:
+            super().watch_margin_top()
+
+    watch_margin_bottom = watch_margin_left = watch_margin_top  # all of them lay out the parts anew
 
     @property
     def whole(self) -> bool:
