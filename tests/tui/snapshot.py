@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from textual.app import App
@@ -16,6 +17,7 @@ from textual.pilot import Pilot
 SIZES = ((80, 24), (120, 40), (200, 60))
 THEMES = ("edgeq-dark", "edgeq-light")
 FOLDER = Path(__file__).parent / "snapshots"
+drawn: Callable[[App[None], str], None] | None = None  # docs/pictures.py sees each picture that is as it should be
 PATIENCE_S = 6.0  # that a picture stands still before it is called wrong
 
 
@@ -73,7 +75,6 @@ async def check(pilot: Pilot[None], name: str) -> None:
         await settled(pilot)
         file.parent.mkdir(exist_ok=True)
         file.write_text(picture(pilot.app), "utf-8")
-        return
     assert file.exists(), f"no picture of {name}: EDGEQ_WRITE_SNAPSHOTS=1 writes it"
     kept = file.read_text("utf-8")
     if picture(pilot.app) != kept:  # a busy machine draws late; a wrong picture stays as it is
@@ -81,3 +82,5 @@ async def check(pilot: Pilot[None], name: str) -> None:
     seen = picture(pilot.app)
     changed = "\n".join(difflib.unified_diff(kept.splitlines(), seen.splitlines(), "kept", "seen", lineterm="", n=1))
     assert kept == seen, f"{name} looks different:\n{changed[:4000]}"
+    if drawn is not None:
+        drawn(pilot.app, name)
