@@ -104,26 +104,29 @@ def measure(model: str, scheme: str, seconds: float) -> dict[str, list[float]]:
         env = os.environ | {"EDGEQ_HOME": str(folder / "home"), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         command = [sys.executable, __file__, "--inside", name, "--scheme", scheme, model]
         terminal = Terminal(command, env)
-        terminal.until(b"Press s", 120)
-        terminal.press(b"s")
-        terminal.until(b"Quantizing", 60)
-        begun, took = time.time(), {key: [] for key, _ in KEYS}
-        ended = begun
-        while time.time() - begun < seconds and working(folder):
-            for key, text in KEYS:
-                terminal.drain(0.4)
-                terminal.press(key)
-                took[key].append(1000 * terminal.until(text, 30))
-                terminal.drain(0.2)
-                terminal.press(key)  # closes it again
-                terminal.until(BENEATH, 30)
-            ended = time.time()
-        terminal.drain(0.5)
-        terminal.press(b"q")
-        while terminal.process.poll() is None:
-            terminal.drain(0.1)
+        try:
+            terminal.until(b"Press s", 120)
+            terminal.press(b"s")
+            terminal.until(b"Quantizing", 60)
+            begun, took = time.time(), {key: [] for key, _ in KEYS}
+            ended = begun
+            while time.time() - begun < seconds and working(folder):
+                for key, text in KEYS:
+                    terminal.drain(0.4)
+                    terminal.press(key)
+                    took[key].append(1000 * terminal.until(text, 30))
+                    terminal.drain(0.2)
+                    terminal.press(key)  # closes it again
+                    terminal.until(BENEATH, 30)
+                ended = time.time()
+            terminal.drain(0.5)
+            terminal.press(b"q")
+            while terminal.process.poll() is None:
+                terminal.drain(0.1)
+        finally:
+            terminal.process.kill()
+            stop(folder)
         laps = [lap for lap in json.loads((folder / "late.json").read_text()) if begun <= lap[0] <= ended]
-        stop(folder)
     found = {"event loop, late": [1000 * late for _, late, _ in laps]}
     found["event loop, at work"] = [1000 * worked for _, _, worked in laps]
     return found | {f"key {key.decode()} to its screen": ms for key, ms in took.items()}
