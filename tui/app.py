@@ -21,7 +21,7 @@ from edgeq.tui.themes import DARK, LIGHT
 from edgeq.tui.widgets.stepbar import TITLES
 
 
-class EdgeqApp(App[None]):
+class EdgeqApp(App[None], inherit_bindings=False):  # Textual's own come in another order
     """From a device to a chat with a model that runs on it."""
 
     TITLE = "edgeq"
@@ -33,9 +33,12 @@ class EdgeqApp(App[None]):
         Binding("b", "step(-1)", "Back", tooltip="The step before"),
         Binding("j", "runs", "Runs", tooltip="Work in progress, also of other windows"),
         Binding("t", "theme", "Light/dark", show=False),
-        Binding("question_mark,f1", "about", "Help", key_display="?"),
+        Binding("question_mark", "about", "Help", key_display="?"),
+        Binding("f1", "about", "Help"),  # the footer names the first key that works: in a field `?` and `q` are text
         Binding("ctrl+p", "command_palette", "Commands", show=False),
-        Binding("q,ctrl+q", "quit", "Quit", key_display="q"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+q", "quit", "Quit", key_display="^q", priority=True),
+        Binding("ctrl+c", "help_quit", show=False, system=True),
     ]
 
     def __init__(self, journey: Journey, *, welcome: bool = False) -> None:

@@ -15,21 +15,21 @@ from textual.widgets import Input
 
 from edgeq.artifact import read_artifact
 from edgeq.checkpoint.store import Checkpoint
-from edgeq.jobs import all_jobs, cancel, look
+from edgeq.jobs import all_jobs, cancel
 from edgeq.journey import begin, journeys
 from edgeq.store import Store
 from edgeq.tui.app import EdgeqApp
 from edgeq.tui.launch import journey_of
 
 PATIENCE = 180.0
-SCHEME, TARGET = "gptq-int4-g32", "onnxruntime/cpu"
+SCHEME, TARGET = "rtn-int4-g32", "onnxruntime/cpu"
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """One of enough layers to be stopped on its way."""
+    """A model of this person's own."""
     monkeypatch.setattr("edgeq.model.found.hub_cache", lambda: tmp_path / "no-cache")
-    yield write_model(tmp_path / "mine" / "tiny", layers=24)
+    yield write_model(tmp_path / "mine" / "tiny", layers=8)
     for job in all_jobs():
         cancel(job)
 
@@ -93,8 +93,7 @@ async def quantize(pilot: Pilot[None]) -> None:
     await pilot.press("s")
     await until(pilot, lambda: state(app) == "work", PATIENCE)
     job = app.road.job("quantize")
-    await until(pilot, lambda: (seen := look(job)).event is not None and bool(seen.event.done), PATIENCE)
-    await pilot.press("c")
+    await pilot.press("c")  # the job has still to load what it computes with: it can't be over
     await until(pilot, lambda: state(app) == "before" and "go on" in guide(app), PATIENCE)
     assert "Cancelled" in problem(app)
     await pilot.press("s")

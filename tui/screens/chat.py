@@ -47,9 +47,6 @@ page up and down scroll.
         Binding("r", "anew", "New", tooltip="A new conversation"),
         Binding("e", "warmer", "Temperature", show=False),
         Binding("f", "artifact", "Other artifact", show=False),
-        # While writing, q and ? are letters: the footer then names the keys that are none.
-        Binding("ctrl+q", "quit_writing", "Quit", key_display="^q"),
-        Binding("f1", "about_writing", "Help"),
         Binding("pageup", "scroll(-1)", show=False),
         Binding("pagedown", "scroll(1)", show=False),
     ]
@@ -190,8 +187,6 @@ page up and down scroll.
             "stop": chatting.talk.busy,
             "leave": self._writing and not chatting.talk.busy,
             "write": not self._writing,
-            "quit_writing": self._writing,
-            "about_writing": self._writing,
             "original": chatting.model is not None and not chatting.talk.busy,
             "anew": not chatting.talk.busy,
             "other": two and self.has_class("-narrow"),
@@ -206,12 +201,6 @@ page up and down scroll.
 
     def action_leave(self) -> None:
         self._shown_pane.focus()
-
-    async def action_quit_writing(self) -> None:
-        await self.app.action_quit()
-
-    def action_about_writing(self) -> None:
-        self._edgeq.action_about()
 
     def action_write(self) -> None:
         self.query_one("#message", Input).focus()
@@ -303,7 +292,4 @@ page up and down scroll.
             self.problem(error.what, error.hint or "")
 
 
-_OWN = {"stop", "leave", "write", "original", "other", "anew", "warmer", "artifact", "scroll"} | {
-    "quit_writing",
-    "about_writing",
-}
+_OWN = {"stop", "leave", "write", "original", "other", "anew", "warmer", "artifact", "scroll"}
