@@ -33,9 +33,11 @@ class EdgeqApp(App[None]):
         Binding("b", "step(-1)", "Back", tooltip="The step before"),
         Binding("j", "runs", "Runs", tooltip="Work in progress, also of other windows"),
         Binding("t", "theme", "Light/dark", show=False),
-        Binding("question_mark,f1", "about", "Help", key_display="?"),
+        Binding("question_mark", "about", "Help", key_display="?"),
+        Binding("f1", "about", "Help", show=False),
         Binding("ctrl+p", "command_palette", "Commands", show=False),
-        Binding("q,ctrl+q", "quit", "Quit", key_display="q"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+q", "quit", "Quit", show=False),  # where letters are text
     ]
 
     def __init__(self, journey: Journey, *, welcome: bool = False) -> None:

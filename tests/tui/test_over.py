@@ -23,7 +23,7 @@ def run(state: State, title: str, done: int, seconds: float, **more: object) -> 
     return Look(job, state, event, 431_000_000, **more)  # type: ignore[arg-type]
 
 
-FULL = Failure("not enough room: the checkpoint needs 529 MB, 210 MB are free", "/home/ada", "Free space, or choose another place")  # fmt: skip
+FULL = Failure("not enough room: the checkpoint needs 529 MB, 210 MB are free", "/home/ada", "Free space")
 RUNS = [
     run("running", "Quantize: SmolLM2-135M to gptq-int4-g32", 43, 75),
     run("paused", "Quantize: qwen3-0.6b to awq-int4-g128", 12, 310),
@@ -55,7 +55,7 @@ async def test_pictures(what, size, theme, monkeypatch):
             await pilot.press("j")
             await until_over(pilot, RunsScreen, lambda: str(app.screen.query_one("#run-now", Static).render()) != "")
             if what == "runs-failed":
-                await pilot.press("end", "l")
+                await pilot.press(*["down"] * 4, "l")
         await check(pilot, f"{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")
 
 

@@ -1,4 +1,4 @@
-"""`?`: the keys of this screen, what the step is about, and where to read more."""
+"""`?`: what the step is about, the keys of its screen, and those that work everywhere."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Markdown
+from textual.widgets import Footer, Markdown, Static
 
 from edgeq.journey import Step
+from edgeq.tui.widgets.facts import Facts
+from edgeq.tui.widgets.stepbar import TITLES
 
-_EVERYWHERE = """
-| key | |
-|---|---|
-| `1` … `8` | go to a step |
-| `n` `b` | next step, step before |
-| `tab` `shift+tab` | next, previous field |
-| `j` | work in progress, also of other windows |
-| `t` | light or dark |
-| `ctrl+p` | every command by name |
-| `q` | leave; work in progress goes on |
-"""
+_EVERYWHERE = [
+    ("1 … 8", "go to a step"),
+    ("n  b", "next step, step before"),
+    ("tab", "next field; shift+tab the one before"),
+    ("j", "work in progress, also of other windows"),
+    ("t", "light or dark"),
+    ("ctrl+p", "every command by name"),
+    ("q", "leave; work in progress goes on"),
+]
+_NAMES = {"question_mark": "?", "slash": "/"}
 
 
 class HelpScreen(ModalScreen[None]):
     """Help on a step, over its screen."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,f1,q,enter", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,f1,q,enter", "dismiss", "Close", key_display="esc"),
+        Binding("down", "scroll(1)", "Scroll", key_display="↑ ↓"),
+        Binding("up", "scroll(-1)", show=False),
+    ]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
 
     def __init__(self, step: Step) -> None:
         super().__init__()
@@ -38,15 +44,34 @@ class HelpScreen(ModalScreen[None]):
         from edgeq.tui.screens.step import StepScreen
 
         below = next((s for s in reversed(self.app.screen_stack) if isinstance(s, StepScreen)), None)
-        own = below.HELP.strip() if below is not None else ""
-        keys = [] if below is None else list(_keys(below))
-        table = "\n".join(("| key | |", "|---|---|", *keys)) if keys else ""
-        with VerticalScroll(id="help"):
-            yield Markdown("\n\n".join((own, table, "Everywhere:", _EVERYWHERE)))
+        with VerticalScroll(id="help") as box:
+            box.border_title = f"Help: {TITLES[self._step]}"
+            if below is not None and below.HELP:
+                yield Markdown(below.HELP.strip())
+            with Horizontal(id="keys"):
+                yield from _table("Here", [] if below is None else _keys(below))
+                yield from _table("Everywhere", _EVERYWHERE)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def action_scroll(self, lines: int) -> None:
+        self.query_one("#help").scroll_relative(y=lines, animate=False)
 
 
-def _keys(screen: object) -> list[str]:
-    """The keys that a screen adds, a table's row each."""
+def _table(title: str, rows: list[tuple[str, str]]) -> ComposeResult:
+    if rows:
+        with VerticalScroll(classes="keys", can_focus=False):
+            yield Static(title, classes="title")
+            facts = Facts()
+            facts.show(rows)
+            yield facts
+
+
+def _keys(screen: object) -> list[tuple[str, str]]:
+    """The keys that a screen adds, and what each does."""
     found = getattr(type(screen), "BINDINGS", [])
     own = [b for b in found if isinstance(b, Binding) and b.description]
-    return [f"| `{b.key_display or b.key.split(',')[0]}` | {b.tooltip or b.description} |" for b in own]
+    return [(b.key_display or _name(b.key.split(",")[0]), b.tooltip or b.description) for b in own]
+
+
+def _name(key: str) -> str:
+    return _NAMES.get(key, key)
