@@ -50,7 +50,7 @@ class Draw:
 
         snapshot.drawn = self.draw
         if self.wanted is not None:
-            items[:] = [item for item in items if _name(item) in self.wanted]
+            items[:] = [item for item in items if any(name in self.wanted for name in _names(item))]
 
     def draw(self, app: App[None], name: str) -> None:
         svg = self.folder / f"{name}.svg"
@@ -60,15 +60,14 @@ class Draw:
             subprocess.run(["rsvg-convert", "-o", svg.with_suffix(".png"), svg], check=True)
 
 
-def _name(item: pytest.Item) -> str:
-    """The picture that a test compares, by its parameters: `plan-first-120x40-dark`."""
+def _names(item: pytest.Item) -> tuple[str, ...]:
+    """What the picture that a test compares may be called: `plan-first-120x40-dark`, by its file and parameters."""
     call = getattr(item, "callspec", None)
     if call is None or not {"size", "theme"} <= call.params.keys():
-        return ""
-    step = item.path.stem.removeprefix("test_").removesuffix("_screen")
-    what = call.params.get("what")
+        return ()
     size, theme = "x".join(map(str, call.params["size"])), call.params["theme"].removeprefix("edgeq-")
-    return "-".join(part for part in (step, what, size, theme) if part)
+    name = "-".join(part for part in (call.params.get("what"), size, theme) if part)
+    return name, f"{item.path.stem.removeprefix('test_').removesuffix('_screen')}-{name}"
 
 
 def main() -> int:

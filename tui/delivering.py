@@ -54,13 +54,12 @@ class Delivering:
         found = self.item.found
         if found is None:
             whole = any(one.found is not None for one in self.items)
-            return (
-                "This artifact cannot be delivered: " + ("a shows another, " if whole else "") + "5 exports it again."
-            )
+            other = "a for another, " if whole else ""
+            return f"This artifact can't be delivered. Press {other}5 to export it again."
         if found.verdict == "fail":
             return "Do not hand this over: its proof failed. Press 5 to export it again."
         proved = "ready and proved" if found.verdict else "ready, but not proved"
-        return f"Done: {found.artifact.name} is {proved}. y copies the program, w saves a report."
+        return f"Done: {found.artifact.name} is {proved}. Press y to copy the program, w to save a report."
 
 
 def delivering_of(road: Road) -> Delivering:

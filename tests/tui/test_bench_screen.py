@@ -104,7 +104,7 @@ async def test_what_was_measured_before_is_shown_without_measuring_again(made: J
     again = EdgeqApp(made)  # another journey: it knows no job
     async with again.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: state(again) == "after")
-        assert "a measures again" in guide(again) and "n chats" in guide(again)
+        assert "a to measure again" in guide(again) and "n to chat" in guide(again)
         await pilot.press("a")
         await until(pilot, lambda: state(again) == "before")
         assert "tokens/s just now" in characters(again)

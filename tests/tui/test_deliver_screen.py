@@ -223,5 +223,5 @@ async def test_pictures(what, size, theme, monkeypatch):
         if what == "report":
             app.screen.query_one("#to", Input).cursor_blink = False
             await pilot.press("right", "w")
-            await until(pilot, lambda: guide(app).startswith("Press Enter"))
+            await until(pilot, lambda: guide(app).startswith("Press enter"))
         await check(pilot, f"deliver-{what}-{size[0]}x{size[1]}-{theme.removeprefix('edgeq-')}")

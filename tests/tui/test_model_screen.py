@@ -217,7 +217,8 @@ HERE = [
     *(Entry("known", name, name) for name in ("llama-3.2-3b", "qwen3-8b", "llama-3.1-70b")),
     *(Entry("sizes", size, size, f"as {name}") for size, name in (("3B", "qwen2.5-3b"), ("7B", "qwen2.5-7b"))),
 ]  # fmt: skip
-MARKS = {e.ref: (e.ref != "llama-3.1-70b", "70.6B" if e.ref == "llama-3.1-70b" else "3.21B") for e in HERE}
+SIZES_OF = ("596M", "8.03B", "135M", "3.21B", "8.19B", "70.6B", "3.09B", "7.62B")
+MARKS = {e.ref: (size != "70.6B", size) for e, size in zip(HERE, SIZES_OF, strict=True)}
 ROWS = [
     ("4", "2.02 GB", "✓ fits", "7.1 tok/s"),
     ("8", "3.42 GB", "✓ tight", "4.2 tok/s"),

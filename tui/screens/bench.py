@@ -135,7 +135,7 @@ next plan learns from them.
         benching = self._benching
         self.problem(*self._last)
         if not benching.able:
-            self.say("Nothing here can be measured: see why below, or export another, press 5.")
+            self.say("Nothing here can be measured: see why below, or press 5 to export another.")
             self.query_one("#will", Facts).show([])
             return
         try:
@@ -227,7 +227,7 @@ next plan learns from them.
 
         assert self._benching is not None
         if seen.state == "paused":
-            self.say("Paused, and so no measurement: c ends it, p lets it go on.")
+            self.say("Paused, and so no measurement: press c to end it, p to go on.")
         else:
             self.say("Measuring. Leave the machine alone; you may leave this screen: it goes on.")
         now = _now(seen)
@@ -288,7 +288,7 @@ next plan learns from them.
         self.query_one(BenchResult).show(found)
         self.query_one(BenchResult).focus()
         slow = ", slower than promised (→)" if advice(main_side(found).benchmark) else ""
-        self.say(f"Measured {ago(found.date)}{slow}: n chats, a measures again.")
+        self.say(f"Measured {ago(found.date)}{slow}. Press n to chat, a to measure again.")
 
     def action_again(self) -> None:
         if self._benching is not None:

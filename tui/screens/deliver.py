@@ -174,7 +174,7 @@ commands that make it again. It lies beside the artifact, not in it, and every f
         place.value = str(default_place(self._delivery))
         place.cursor_position = len(place.value)
         place.focus()
-        self.say("Press Enter to save the report there, or change the name first.")
+        self.say("Press enter to save the report there, or change the name first.")
 
     def action_leave(self) -> None:
         self._ask(False)

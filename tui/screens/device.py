@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeq.tui.looking import Looking
 
 _EVERY_S = 1.0
-FIRST = "Welcome: edgeq finds a model that fits this machine, makes it small and lets you chat with it."
+FIRST = "Welcome: edgeq finds a model that fits this machine, makes it small and lets you chat."
 
 
 class DeviceScreen(StepScreen):
@@ -119,11 +119,11 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
         elif self.journey.model is None and not self._measured and not journeys():
             self.say(f"{FIRST} {go_on}.")
         elif self._looking.notes:
-            self.say(f"{go_on}; m measures again, better when the machine is idle.")
+            self.say(f"{go_on}, m to measure again, better when the machine is idle.")
         elif self._looking.standing == "full":
             self.say(f"Measured. {go_on}.")
         else:
-            self.say(f"{go_on}; m measures the runtimes too, for surer speeds.")
+            self.say(f"{go_on}, m to measure the runtimes too, for surer speeds.")
 
     # The memory, live.
 
@@ -156,7 +156,7 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
     def _watch(self) -> None:
         assert self._looking is not None
         self.query_one("#job").display = True
-        self.say("Measuring, about a minute: leave the machine in peace. n goes on meanwhile.")
+        self.say("Measuring, about a minute: leave the machine in peace. Press n to go on meanwhile.")
         self.query_one(JobPanel).watch_job(self._looking.job)
         self.refresh_bindings()
 

@@ -108,8 +108,8 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         ways = self.query_one("#list", OptionList)
         ways.clear_options()
         for way in self._exporting.ways:
-            mark, planned = "✓" if way.fits else "✗", "  (planned)" if way.planned else ""
-            ways.add_option(Option(f"{mark} {way.name:19} {way.about}{planned}", id=way.name))
+            mark, planned = "✓" if way.fits else "✗", " (planned)" if way.planned else ""
+            ways.add_option(Option(f"{mark} {way.name:18}  {way.about}{planned}", id=way.name))
         ways.highlighted = [way.name for way in self._exporting.ways].index(self._exporting.to)
         self._become("before")
         self.query_one(OptionList).focus()
@@ -150,7 +150,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         )
         if not way.fits:
             self._become("refused")
-            self.say("Choose one marked ✓, or quantize again as it asks: press 4.")
+            self.say("Choose one marked ✓, or press 4 to quantize again as it asks.")
         elif there == "nothing":
             self._become("before")
             self.say(f"Press s to export to {way.name}; it is proved before it is handed over.")
@@ -158,7 +158,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             self._become("exists")
             said = {
                 "same": "This checkpoint's artifact is there already: press u to use it.",
-                "other": "Another artifact has this name: w writes beside it, r replaces it.",
+                "other": "Another artifact has this name: press w to write beside it, r to replace it.",
                 "foreign": "The folder holds something else: press w for another name.",
             }
             self.say(said[there])
@@ -246,7 +246,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         self.query_one("#made", Facts).show(rows)
         made = [a for a in self.journey.artifacts if ("artifact", a) not in rows]
         self.query_one("#others", Facts).show(("also made", a) for a in made)
-        self.say("Proved and ready: n measures it, a exports for another runtime.")
+        self.say("Proved and ready. Press n to measure it, a to export for another runtime.")
 
     def action_pause(self) -> None:
         self._act("pause" if self._state == "work" else "resume")

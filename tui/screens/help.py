@@ -1,34 +1,39 @@
-"""`?`: the keys of this screen, what the step is about, and where to read more."""
+"""`?`: what the step is about, the keys of its screen, and those that work everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Markdown, Static
+from textual.widgets import Footer, Markdown, Static
 
 from edgeq.journey import Step
 from edgeq.tui.widgets.facts import Facts
+from edgeq.tui.widgets.stepbar import TITLES
 
-_EVERYWHERE = (
+_EVERYWHERE = [
     ("1 … 8", "go to a step"),
-    ("n b", "next step, step before"),
-    ("tab shift+tab", "next, previous field"),
+    ("n  b", "next step, step before"),
+    ("tab", "next field; shift+tab the one before"),
     ("j", "work in progress, also of other windows"),
     ("t", "light or dark"),
     ("ctrl+p", "every command by name"),
     ("q", "leave; work in progress goes on"),
-)
+]
+_NAMES = {"question_mark": "?", "slash": "/"}
 
 
 class HelpScreen(ModalScreen[None]):
     """Help on a step, over its screen."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,f1,q,enter", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,f1,q,enter", "dismiss", "Close", key_display="esc"),
+        Binding("down", "scroll(1)", "Scroll", key_display="↑ ↓"),
+        Binding("up", "scroll(-1)", show=False),
+    ]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
 
     def __init__(self, step: Step) -> None:
         super().__init__()
@@ -38,27 +43,34 @@ class HelpScreen(ModalScreen[None]):
         from edgeq.tui.screens.step import StepScreen
 
         below = next((s for s in reversed(self.app.screen_stack) if isinstance(s, StepScreen)), None)
-        keys = [] if below is None else _keys(below)
-        with VerticalScroll(id="help"):
-            if below is not None and below.HELP.strip():
+        with VerticalScroll(id="help") as box:
+            box.border_title = f"Help: {TITLES[self._step]}"
+            if below is not None and below.HELP:
                 yield Markdown(below.HELP.strip())
-            # Facts and not Markdown's tables, which are a widget a cell: too slow beside a quantization.
-            if keys:
-                yield Static("Keys of this step", classes="title")
-                yield _table(keys)
-            yield Static("Keys everywhere", classes="title")
-            yield _table(_EVERYWHERE)
-            yield Static("esc closes this.", classes="dim")
+            with Horizontal(id="keys"):
+                yield from _table("Here", [] if below is None else _keys(below))
+                yield from _table("Everywhere", _EVERYWHERE)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def action_scroll(self, lines: int) -> None:
+        self.query_one("#help").scroll_relative(y=lines, animate=False)
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> Facts:
-    table = Facts(classes="keys")
-    table.show(rows)
-    return table
+def _table(title: str, rows: list[tuple[str, str]]) -> ComposeResult:
+    if rows:
+        with VerticalScroll(classes="keys", can_focus=False):
+            yield Static(title, classes="title")
+            facts = Facts()
+            facts.show(rows)
+            yield facts
 
 
 def _keys(screen: object) -> list[tuple[str, str]]:
-    """The keys that a screen adds, and what they do."""
+    """The keys that a screen adds, and what each does."""
     found = getattr(type(screen), "BINDINGS", [])
     own = [b for b in found if isinstance(b, Binding) and b.description]
-    return [(b.key_display or b.key.split(",")[0], b.tooltip or b.description) for b in own]
+    return [(b.key_display or _name(b.key.split(",")[0]), b.tooltip or b.description) for b in own]
+
+
+def _name(key: str) -> str:
+    return _NAMES.get(key, key)

@@ -97,7 +97,7 @@ and a `!` says so.
 
     def _guide(self) -> None:
         where = "this machine" if self.journey.device == "auto" else "the device"
-        self.say(f"Choose with ↑ ↓ and Enter; ✓ fits {where} at 4 bits; / searches.")
+        self.say(f"Choose with ↑ ↓ and enter; ✓ fits {where} at 4 bits. Press / to search.")
 
     def _mark(self) -> None:
         """Say of the known models which fit, a few at a time."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEGEND = f"{ADVISED} advised  {CHOSEN} chosen  {NOT_YET} not made by edgeq yet  {OUT} out"
 ROOFLINE = "Roofline, GFLOP/s: ● this one, ◆ its prompts"
-TYPING = "Type what is asked: the plan follows. Enter goes back to the table."
+TYPING = "Type what is asked: the plan follows. Press enter to go back to the table."
 _VIEWS = ("details", "pareto", "roofline")
 _NEED_A_PLAN = ("choose", "order", "ask", "arithmetic", "view", "out", "copy")
 _WIDE, _TALL = 116, 32  # columns and lines that words, fields and plots take beside the table

@@ -145,13 +145,13 @@ cut or a full disk, it takes up where it stopped.
             return
         if answer["problem"]:
             self.problem(answer["problem"]["what"], answer["problem"]["hint"] or "")
-            self.say("This can't be done so: change the options (o), then press s.")
+            self.say("This can't be done so: press o to change the options, then s.")
         elif self._making.standing == "same":
             self._become("exists")
             self.say("This very checkpoint is there already: press u to use it.")
         elif self._making.standing == "other":
             self._become("exists")
-            self.say("Another checkpoint has this name: w writes beside it, r replaces it.")
+            self.say("Another checkpoint has this name: press w to write beside it, r to replace it.")
         elif self._making.standing == "foreign":
             self._become("exists")
             self.say("The folder holds something else: press w for another name.")
@@ -290,7 +290,7 @@ cut or a full disk, it takes up where it stopped.
         self._making = replace(self._making, out=Path(path), job=None)
         making = self._making
         self._become("after")
-        self.say("Done. Next: export it for a runtime, press n.")
+        self.say("Done. Press n to export it for a runtime.")
         self.think(making.made, self._made, "made")
         self.think(making.layers, self._layers, "layers")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeq.journey import Journey, Step
 
 _EVERY_S = 1.0
-_COLUMNS = ("state", "done", "worked", "left", "what")  # the long one last: a narrow window cuts it
+_COLUMNS = ("state", "done", "worked", "left", "what")  # what is longest last: it may be cut
 _STEPS: dict[str, Step] = {
     "profile": "device",
     "quantize": "quantize",
@@ -35,10 +35,10 @@ class RunsScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,j,q", "dismiss", "Close", key_display="esc"),
         Binding("enter", "open", "Go there", key_display="⏎", priority=True),
-        Binding("p", "pause", "Pause/resume"),
+        Binding("p", "pause", "Pause"),
         Binding("c", "cancel", "Cancel"),
         Binding("l", "log", "Log"),
-        Binding("delete,d", "forget", "Take off the list", key_display="d"),
+        Binding("delete,d", "forget", "Remove", key_display="d"),
     ]
 
     def __init__(self) -> None:
@@ -47,8 +47,8 @@ class RunsScreen(ModalScreen[None]):
         self._looking = False
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="runs"):
-            yield Static("Runs", classes="title")
+        with Vertical(id="runs") as box:
+            box.border_title = "Runs of all windows"
             yield DataTable(cursor_type="row", zebra_stripes=False)
             yield Static("", id="run-now", markup=False)
             with VerticalScroll(id="run-log", can_focus=False):
@@ -98,10 +98,10 @@ class RunsScreen(ModalScreen[None]):
 
     def _tell(self) -> None:
         seen = self._chosen()
-        said = "Nothing yet: runs that you begin are listed here."
+        said = "Nothing yet: what you measure, quantize and export is listed here."
         if seen is not None:
-            hint = f". {seen.failure.hint}" if seen.failure is not None and seen.failure.hint else ""
-            said = f"{seen.job.title}\n{words.now(seen)}{hint}"
+            hint = f" {seen.failure.hint}." if seen.failure is not None and seen.failure.hint else ""
+            said = ". ".join(part for part in (seen.job.title, f"{words.now(seen)}{hint}") if part)
         self.query_one("#run-now", Static).update(said)
 
     def _chosen(self) -> Look | None:

@@ -50,16 +50,17 @@ class ExportForm(VerticalScroll):
 
     def _fields(self, exporting: Exporting) -> list[Horizontal]:
         way = exporting.way
-        made = []
+        made, widest = [], max(map(len, (*way.options, "folder"))) + 2
         for name in way.options:
             value, about = exporting.options.get(name), _ABOUT.get(name, "")
-            label = Label(name.replace("_", " "), classes="dim")
+            label = _label(name, widest)
             if name in way.choices:
                 made.append(Horizontal(label, _select(name, way.choices[name], value, about), classes="field"))
             else:
                 made.append(Horizontal(label, _input(name, value, about), classes="field"))
         out = _input("out", exporting.out, "Where the artifact will lie")
-        return [*made, Horizontal(Label("folder", classes="dim"), out, classes="field")]
+        made.append(Horizontal(_label("folder", widest), out, classes="field"))
+        return made
 
     @on(Select.Changed)
     def _chosen(self, event: Select.Changed) -> None:
@@ -76,6 +77,12 @@ class ExportForm(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         return iter(())
+
+
+def _label(name: str, width: int) -> Label:
+    label = Label(name.replace("_", " "), classes="dim")
+    label.styles.width = width
+    return label
 
 
 def _select(name: str, choices: list[Any], value: Any, about: str) -> Select[Any]:
