@@ -14,13 +14,12 @@ import numpy.typing as npt
 
 from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
-from edgeq.runtimes.llamacpp.library import ERRORS, FLASH_ATTENTION, GGML_TYPES, Batch, library
+from edgeq.runtimes.llamacpp.library import ERRORS, FLASH, FLASH_ATTENTION, GGML_TYPES, Batch, library
 from edgeq.runtimes.pages import collapse_in_background, mappings
 
 Row = npt.NDArray[np.float32]
 _CHUNK = 512  # prompt tokens of one call: more gains nothing on a processor
 _LOGITS_BYTES = 64 << 20  # most memory for the logits of a chunk
-_QUANTIZED_KV = {"q4_0", "q8_0"}
 
 
 def open_engine(
@@ -106,8 +105,8 @@ class LlamaEngine:
         params.n_outputs_max, params.n_outputs_max_per_seq = self._rows, 0
         params.n_threads = params.n_threads_batch = self.threads
         params.type_k = params.type_v = GGML_TYPES[self.kv_dtype]
-        if self.kv_dtype in _QUANTIZED_KV:
-            params.flash_attn_type = FLASH_ATTENTION  # llama.cpp reads a quantized V in no other way
+        if self.kv_dtype in FLASH:
+            params.flash_attn_type = FLASH_ATTENTION[FLASH[self.kv_dtype]]
         params.offload_kqv = params.op_offload = self._offload
         ERRORS.clear()
         made = lib.llama_init_from_model(model, params)

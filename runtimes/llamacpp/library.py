@@ -26,7 +26,10 @@ from edgeq.errors import EdgeqError
 PACKAGE = "xllamacpp"
 KNOWN = "2026.10.11549"  # the release whose header the structures are taken from
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # of the KV cache
-FLASH_ATTENTION = 1
+FLASH_ATTENTION = {"off": 0, "on": 1}  # -1: llama.cpp chooses
+# Flash attention where a cache needs it or can't have it. A quantized V is read in no other way, and an f32 cache is
+# cast to f16 by it: it would take twice the memory to give what f16 gives.
+FLASH = {"q4_0": "on", "q8_0": "on", "f32": "off"}
 _OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _BUSY = 0.25  # share of the machine that others take now, above which threads should sleep while they wait
 _LOOK = 0.1  # seconds that they are watched; a load average would count this program's own last minute

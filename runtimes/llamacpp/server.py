@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from edgeq.device.cpu import probe_cpu
 from edgeq.errors import EdgeqError
-from edgeq.runtimes.llamacpp.library import waiting
+from edgeq.runtimes.llamacpp.library import FLASH, waiting
 
 PROGRAM = "llama-server"
 _CHUNK = 512
@@ -74,6 +74,8 @@ class ServerEngine:
         flags["n-gpu-layers"] = gpu_layers
         flags |= {"ctx-size": context + 1, "batch-size": self.chunk, "threads": self.threads}  # it picks one token more
         flags |= {"cache-type-k": kv_dtype, "cache-type-v": kv_dtype}
+        if kv_dtype in FLASH:
+            flags["flash-attn"] = FLASH[kv_dtype]
         command = [program, *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
         with waiting(spin):

@@ -31,6 +31,8 @@ params.n_ctx, params.n_parallel, params.warmup = int(given["--ctx-size"]), 1, Fa
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(given["--threads"])
 assert given["--cache-type-k"] == "f32"
 params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+assert given["--flash-attn"] == "off"
+params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
 server = xllamacpp.Server(params)
 while True:
     time.sleep(1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import edgeq
+from edgeq.decoder.torch_model import TorchModel
 from edgeq.errors import EdgeqError
 from edgeq.exporters.gguf.export import export
 from edgeq.runtimes.llamacpp import library
@@ -132,6 +133,17 @@ def test_narrower_caches_lose_more(tmp_path, tiny_weights):
     error = {k: np.abs(v - found["f32"]).max() / np.abs(found["f32"]).max() for k, v in found.items()}
     assert error["f16"] <= error["bf16"] < error["q8_0"] < error["q4_0"]
     assert error["f16"] < 0.01 and error["q8_0"] < 0.2
+
+
+def test_an_f32_cache_keeps_more_than_an_f16_one(tmp_path, tiny_weights):
+    """Under flash attention llama.cpp casts it to f16, so that it would give the same logits for twice the memory."""
+    weights = tiny_weights(head_dim=32)
+    made = export(weights, tmp_path / "wide").path
+    reference, error = TorchModel(weights).logits(IDS), {}
+    for kv_dtype in ("f32", "f16"):
+        with edgeq.load(made, threads=1, kv_dtype=kv_dtype) as session:
+            error[kv_dtype] = np.abs(session.logits(IDS) - reference).max()
+    assert error["f32"] < error["f16"] / 2
 
 
 def test_a_cache_that_a_head_does_not_fill_is_refused_in_words(folder):
