@@ -160,7 +160,7 @@ async def test_the_list_of_runs_cancels_and_forgets(model, tmp_path):
         await pilot.press("j")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and "paused" in characters(app))
         await pilot.press("d")
-        await until(pilot, lambda: "Cancel it first" in characters(app))
+        await until(pilot, lambda: "is at work" in characters(app))
         await pilot.press("c")
         await until(pilot, lambda: look(job).state == "cancelled" and "cancelled" in characters(app))
         await pilot.press("enter")
