@@ -156,7 +156,7 @@ async def test_the_list_of_runs_cancels_and_forgets(model, tmp_path):
     job = start("quantize", request, "by another window")
     pause(job)
     app = EdgeqApp(replace(journey(tmp_path, "some/model"), step="device"))
-    async with app.run_test() as pilot:
+    async with app.run_test(notifications=True) as pilot:
         await pilot.press("j")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and "paused" in characters(app))
         await pilot.press("d")
