@@ -156,11 +156,11 @@ async def test_the_list_of_runs_cancels_and_forgets(model, tmp_path):
     job = start("quantize", request, "by another window")
     pause(job)
     app = EdgeqApp(replace(journey(tmp_path, "some/model"), step="device"))
-    async with app.run_test() as pilot:
+    async with app.run_test(notifications=True) as pilot:
         await pilot.press("j")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and "paused" in characters(app))
         await pilot.press("d")
-        await until(pilot, lambda: "Cancel it first" in characters(app))
+        await until(pilot, lambda: "is at work" in characters(app))
         await pilot.press("c")
         await until(pilot, lambda: look(job).state == "cancelled" and "cancelled" in characters(app))
         await pilot.press("enter")
