@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,8 @@ def open_app(
     Raises:
         EdgeqError: no terminal, a step, journey or plan that does not exist.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    served = "TEXTUAL_DRIVER" in os.environ  # by textual-serve: a browser is the terminal
+    if not served and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise EdgeqError("the application needs a terminal", hint="Use the commands (`edgeq --help`), or --serve")
     journey = journey_of(model=model, device=device, plan=plan, step=step, resume=resume, folder=folder)
     asked = any(given is not None for given in (model, device, plan, step, resume))
