@@ -26,7 +26,7 @@ def open_app(
     Raises:
         EdgeqError: no terminal, a step, journey or plan that does not exist.
     """
-    served = "TEXTUAL_DRIVER" in os.environ  # by textual-serve: a browser is the terminal
+    served = "TEXTUAL_DRIVER" in os.environ  # by textual-serve, which has the application draw into a pipe
     if not served and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise EdgeqError("the application needs a terminal", hint="Use the commands (`edgeq --help`), or --serve")
     journey = journey_of(model=model, device=device, plan=plan, step=step, resume=resume, folder=folder)

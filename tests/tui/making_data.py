@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+from snapshot import characters
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -72,7 +73,7 @@ def journey(folder: Path, model: Path | str, scheme: str = "rtn-int4-g32", **cha
 async def until(pilot: Pilot[None], seen: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not seen():
-        assert time.monotonic() < end, f"{guide(pilot.app)!r}, {problem(pilot.app)!r}"
+        assert time.monotonic() < end, f"still on the screen:\n{characters(pilot.app)}"
         await pilot.pause(0.05)
     await pilot.pause()
 

@@ -94,7 +94,7 @@ cut or a full disk, it takes up where it stopped.
 
     def _unread(self) -> None:
         if self._making is None and self._state == "thinking":
-            self.say("If the model can't be read, choose another: press 2.")
+            self.say("If it can't be read: press 2 for another model, 3 for another plan.")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return self._state in _KEYS[action] if action in _KEYS else True

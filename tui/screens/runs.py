@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeq.journey import Journey, Step
 
 _EVERY_S = 1.0
-_COLUMNS = ("what", "state", "done", "worked", "left")
+_COLUMNS = ("state", "done", "worked", "left", "what")  # the long one last: a narrow window cuts it
 _STEPS: dict[str, Step] = {
     "profile": "device",
     "quantize": "quantize",
@@ -100,8 +100,8 @@ class RunsScreen(ModalScreen[None]):
         seen = self._chosen()
         said = "Nothing yet: runs that you begin are listed here."
         if seen is not None:
-            hint = f" {seen.failure.hint}." if seen.failure is not None and seen.failure.hint else ""
-            said = f"{words.now(seen)}{hint}"
+            hint = f". {seen.failure.hint}" if seen.failure is not None and seen.failure.hint else ""
+            said = f"{seen.job.title}\n{words.now(seen)}{hint}"
         self.query_one("#run-now", Static).update(said)
 
     def _chosen(self) -> Look | None:
@@ -172,4 +172,4 @@ def _journey_of(job_id: str, present: Journey) -> Journey | None:
 
 
 def _cells(seen: Look) -> tuple[str, str, str, str, str]:
-    return seen.job.title, seen.state, words.done(seen), words.worked(seen), words.left(seen)
+    return seen.state, words.done(seen), words.worked(seen), words.left(seen), seen.job.title
