@@ -131,6 +131,22 @@ def test_every_package_is_listed_for_installation() -> None:
     assert listed == present
 
 
+def test_every_data_file_is_listed_for_installation() -> None:
+    """A pattern holds for a package's own folder, not for those below it: what no pattern names is in no wheel."""
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    packages = {file.parent: name for name, file in modules() if file.name == "__init__.py"}
+    lost = []
+    for folder in TREES.values():
+        for file in folder.rglob("*"):
+            if file.suffix in ("", ".py", ".pyc") or not file.is_file():
+                continue
+            home = next(above for above in file.parents if above in packages)
+            patterns = [*given["*"], *given.get(packages[home], [])]
+            if not any(file in set(home.glob(pattern)) for pattern in patterns):
+                lost.append(str(file.relative_to(ROOT)))
+    assert not lost
+
+
 def test_entry_points_name_real_modules() -> None:
     found = [*entry_points(group="edgeq.exporters"), *entry_points(group="edgeq.runtimes")]
     assert {e.name for e in found} >= {"onnx", "gguf", "onnxruntime", "llamacpp", "torch"}

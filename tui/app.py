@@ -88,7 +88,9 @@ class EdgeqApp(App[None], inherit_bindings=False):  # Textual's own come in anot
 
     def action_step(self, by: int) -> None:
         at = STEPS.index(self.step) + by
-        if 0 <= at < len(STEPS):
+        if by > 0 and at < len(STEPS) and self.road.journey.lacks(STEPS[at]) == self.step:
+            self.notify(f"{TITLES[self.step]} comes first: the sentence at the top says what to do")
+        elif 0 <= at < len(STEPS):
             self.show_step(STEPS[at])
 
     async def action_quit(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 
 from edgeq.errors import EdgeqError
 
 HOST = "127.0.0.1"
+PAGE = Path(__file__).parent / "page"  # textual-serve's own asks a font of Google, and can't be seen before that ends
 
 
 def serve(arguments: list[str], port: int) -> None:
@@ -25,7 +27,7 @@ def serve(arguments: list[str], port: int) -> None:
         raise EdgeqError("--serve needs textual-serve", hint="pip install 'edgeq[tui]'") from error
     command = shlex.join([sys.executable, "-P", "-m", "edgeq", "tui", *arguments])
     try:
-        Server(command, host=HOST, port=port, title="edgeq").serve()
+        Server(command, host=HOST, port=port, title="edgeq", templates_path=PAGE).serve()
     except OSError as error:
         raise EdgeqError(
             f"cannot serve on port {port}: {error.strerror or error}", hint="Choose another --port"

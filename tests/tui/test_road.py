@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from making_data import guide, problem, until, write_model
+from making_data import guide, journey, problem, until, write_model
 from snapshot import characters
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -174,3 +175,47 @@ async def test_from_nothing_to_a_delivered_model_and_back_another_day(model: Pat
         await pilot.press("y")
         assert kept.artifacts[0] in again.clipboard
     assert len(journeys()) == 1
+
+
+def footer(app: EdgeqApp) -> str:
+    return characters(app).splitlines()[-1]
+
+
+async def test_next_stays_where_the_step_is_still_to_be_taken(tmp_path: Path) -> None:
+    app = EdgeqApp(replace(begin(tmp_path / "out").with_device("rpi-5"), step="model"))
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await at(pilot, "model", "Choose with")
+        await pilot.press("n")
+        await until(pilot, lambda: any("Model comes first" in one.message for one in app._notifications))
+        assert app.step == "model"
+        await pilot.press("b")
+        await until(pilot, lambda: shown(pilot, "device"))
+
+
+async def test_the_footer_names_only_keys_that_work(tmp_path: Path) -> None:
+    app = EdgeqApp(replace(begin(tmp_path / "out").with_device("rpi-5"), step="model"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await at(pilot, "model", "Choose with")
+        await until(pilot, lambda: all(key in footer(app) for key in ("n Next", "? Help", "q Quit", "/ Search")))
+        await pilot.press("slash")
+        await until(pilot, lambda: all(key in footer(app) for key in ("esc List", "f1 Help", "^q Quit")))
+        assert not any(key in footer(app) for key in ("n Next", "? Help", " q Quit", "/ Search", "j Runs"))
+        await pilot.press("escape")
+        await until(pilot, lambda: "q Quit" in footer(app) and "^q" not in footer(app))
+
+
+async def test_a_field_of_options_says_how_to_leave_it(model: Path, tmp_path: Path) -> None:
+    app = EdgeqApp(journey(tmp_path / "out", model))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await at(pilot, "quantize", "Press s")
+        for leave in ("escape", "enter"):
+            await pilot.press("o")
+            while not isinstance(app.screen.focused, Input):
+                await pilot.press("tab")
+            await until(pilot, lambda: guide(app).startswith("Enter leaves the field") and "esc Keys" in footer(app))
+            assert "s Start" not in footer(app)
+            await pilot.press(leave)
+            await at(pilot, "quantize", "Press s")
+            await until(pilot, lambda: "s Start" in footer(app) and "esc" not in footer(app))
+        await pilot.press("s")
+        await until(pilot, lambda: state(app) in ("work", "after"), PATIENCE)

@@ -17,6 +17,7 @@ from making_data import write_model
 
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.jobs import all_jobs, cancel
+from edgeq.journey import journeys
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux")
 SHELL_SAYS = "ready>"
@@ -62,7 +63,10 @@ class Terminal:
 @pytest.fixture
 def terminal(own_home: Path) -> Iterator[Terminal]:
     home, socket = str(own_home), own_home.parent / "tmux"
-    made = Terminal(socket, {"EDGEQ_HOME": home, "HF_HUB_OFFLINE": "1", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"})
+    made = Terminal(
+        socket,
+        {"EDGEQ_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HOME": f"{home}-hf", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
+    )
     yield made
     made.close()
     for job in all_jobs():
@@ -97,6 +101,28 @@ def test_from_a_plan_to_a_quantized_model_and_back_to_the_shell(terminal: Termin
     made = [p.parent for p in (tmp_path / "edgeq-models").glob("*/manifest.json")]
     assert len(made) == 1
     assert Checkpoint.open(made[0]).manifest.tensors
+
+
+def test_from_nothing_to_a_quantized_model_by_keys_alone(terminal: Terminal, tmp_path: Path):
+    model = write_model(tmp_path / "mine" / "tiny", layers=2)
+    terminal.until(lambda now: SHELL_SAYS in now)
+    terminal.type(edgeq("tui"))
+    terminal.until(lambda now: "Press n to choose a model" in " ".join(now.split()))
+    terminal.press("n")
+    terminal.until(lambda now: "2 Model" in now and "Choose with" in now)
+    terminal.press(*"/mine/tiny")  # faster than any person: none of it is lost, and none taken for a key
+    terminal.until(lambda now: "As you typed it" in now)
+    terminal.press("Enter")
+    terminal.until(lambda now: "edgeq's advice" in now)
+    terminal.press("Enter")
+    terminal.until(lambda now: "Press s to begin" in now)
+    terminal.press("s")
+    terminal.until(lambda now: "Done. Next" in now and "bits a weight" in now)
+    terminal.press("q")
+    terminal.until(lambda now: SHELL_SAYS in now)
+    kept = journeys()[0]
+    assert kept.model == str(model)
+    assert Checkpoint.open(str(kept.checkpoint)).path.is_relative_to(tmp_path / "edgeq-models")
 
 
 def complete(plan: Path) -> bool:

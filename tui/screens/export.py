@@ -12,7 +12,7 @@ from textual.widgets import ContentSwitcher, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edgeq.journey import Step
-from edgeq.tui.screens.step import StepScreen
+from edgeq.tui.screens.step import LEAVE_FIELD, StepScreen
 from edgeq.tui.widgets.export_form import ExportForm
 from edgeq.tui.widgets.facts import Facts
 from edgeq.tui.widgets.job_panel import JobPanel
@@ -54,6 +54,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         Binding("w", "rename", "Other name", tooltip="Write beside it"),
         Binding("r", "replace", "Replace", tooltip="Replace it, once the new one is whole"),
         Binding("a", "again", "Another", tooltip="Export the same checkpoint for another runtime"),
+        LEAVE_FIELD,
     ]
 
     def __init__(self) -> None:
@@ -84,7 +85,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         self.think(lambda: exporting_of(self.road), self._ready)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return self._state in _KEYS[action] if action in _KEYS else True
+        return self._state in _KEYS[action] if action in _KEYS else action != "leave_field" or self.in_field
 
     def _become(self, state: State) -> None:
         if state == self._state:

@@ -43,7 +43,8 @@ and a `!` says so.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Choose", key_display="⏎", tooltip="Take the marked model, and plan", priority=True),
-        Binding("slash", "search", "Search", key_display="/", tooltip="Search, on the hub too; or type a path"),
+        # Before the list hears of it: what is typed next goes to the field, however fast.
+        Binding("slash", "search", "Search", key_display="/", tooltip="Search the hub too; or a path", priority=True),
         Binding("escape", "leave", "List", key_display="esc", tooltip="Back to the list"),
         Binding("down", "move('down')", "Down", show=False, priority=True),
         Binding("up", "move('up')", "Up", show=False, priority=True),

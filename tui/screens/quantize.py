@@ -14,7 +14,7 @@ from textual.widgets import ContentSwitcher, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
-from edgeq.tui.screens.step import StepScreen
+from edgeq.tui.screens.step import LEAVE_FIELD, StepScreen
 from edgeq.tui.widgets.facts import Facts
 from edgeq.tui.widgets.job_panel import JobPanel
 from edgeq.tui.widgets.recipe_form import RecipeForm
@@ -35,8 +35,6 @@ _KEYS: dict[str, tuple[State, ...]] = {
     "replace": ("exists",),
     "again": ("after",),
 }
-
-
 TITLE = "Output lost in each layer, %: the line is the mean, a dot the worst matrix"
 
 
@@ -63,6 +61,7 @@ cut or a full disk, it takes up where it stopped.
         Binding("w", "rename", "Other name", tooltip="Write beside it"),
         Binding("r", "replace", "Replace", tooltip="Replace it, once the new one is whole"),
         Binding("a", "again", "Again", tooltip="Quantize with other options"),
+        LEAVE_FIELD,
     ]
 
     def __init__(self) -> None:
@@ -97,7 +96,7 @@ cut or a full disk, it takes up where it stopped.
             self.say("If it can't be read: press 2 for another model, 3 for another plan.")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return self._state in _KEYS[action] if action in _KEYS else True
+        return self._state in _KEYS[action] if action in _KEYS else action != "leave_field" or self.in_field
 
     def _become(self, state: State) -> None:
         if state == self._state:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import DescendantBlur, DescendantFocus
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer, Input, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Journey, Step
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# For a step with fields that are no more than options: letters are text in them, and this leads back to the keys.
+LEAVE_FIELD = Binding("escape", "leave_field", "Keys", key_display="esc", tooltip="Leave the field for the keys")
+
 
 class StepScreen(Screen[None]):
     """A step of the road.
@@ -32,6 +38,7 @@ class StepScreen(Screen[None]):
 
     STEP: ClassVar[Step]
     HELP: ClassVar[str] = ""  # Markdown; what the help screen says of this step
+    _sentence = ""
 
     def compose(self) -> ComposeResult:
         yield StepBar(self.journey, self.STEP)
@@ -77,7 +84,24 @@ class StepScreen(Screen[None]):
 
     def say(self, sentence: str) -> None:
         """What to do next, in one sentence."""
-        self.query_one("#guide", Static).update(sentence)
+        self._sentence = sentence
+        self._tell()
+
+    @on(DescendantFocus)
+    @on(DescendantBlur)
+    def _tell(self) -> None:
+        first = "Enter leaves the field. " if self.in_field else ""
+        self.query_one("#guide", Static).update(f"{first}{self._sentence}")
+
+    @property
+    def in_field(self) -> bool:
+        """Whether letters go to a field that `LEAVE_FIELD` leads out of."""
+        return isinstance(self.focused, Input) and LEAVE_FIELD in self.BINDINGS
+
+    @on(Input.Submitted)
+    def action_leave_field(self) -> None:
+        if self.in_field:
+            self.set_focus(None)
 
     def problem(self, what: str, hint: str = "") -> None:
         """Show what went wrong and the way out; an empty one clears it."""
