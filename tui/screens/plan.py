@@ -43,7 +43,7 @@ A candidate is a **scheme**, how the weights are kept, **on** a runtime. **GB** 
 full; **tok/s** is the speed expected then, **at most** what the memory's bandwidth allows. **KL** is how far its words
 stray from the original's: below 0.03 hardly anyone notices, above 0.3 it is not worth using.
 
-A head that is clicked sorts by its column. The plan follows at once what is asked on the right (or after `e`).
+Click a column's head to sort by it. Change what is asked on the right (or press `e`): the plan follows at once.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Choose", tooltip="Take this candidate, and go on to quantize"),

@@ -100,8 +100,8 @@ class RunsScreen(ModalScreen[None]):
         seen = self._chosen()
         said = "Nothing yet: what you measure, quantize and export is listed here."
         if seen is not None:
-            hint = f" {seen.failure.hint}." if seen.failure is not None and seen.failure.hint else ""
-            said = ". ".join(part for part in (seen.job.title, f"{words.now(seen)}{hint}") if part)
+            hint = seen.failure.hint if seen.failure is not None else None
+            said = "\n".join((seen.job.title, ". ".join(part for part in (words.now(seen), hint) if part))).rstrip()
         self.query_one("#run-now", Static).update(said)
 
     def _chosen(self) -> Look | None:
