@@ -142,7 +142,7 @@ class Benching:
         paths = _paths(self.job)
         return tuple(c for p in paths for c in self.choices if c.path == p)
 
-    def marks(self, at: int) -> list[tuple[str, float]]:
+    def marks(self, at: int) -> list[tuple[str, float | None]]:
         """Speeds that the one at work is held against, tokens/s: what was promised of it, and its ceiling."""
         promise = self.at_work[at].promise if at < len(self.at_work) else None
         return [] if promise is None else [("promised", promise.decode_tps), ("ceiling", promise.ceiling_tps)]
