@@ -142,6 +142,11 @@ class Benching:
         paths = _paths(self.job)
         return tuple(c for p in paths for c in self.choices if c.path == p)
 
+    def marks(self, at: int) -> list[tuple[str, float | None]]:
+        """Speeds that the one at work is held against, tokens/s: what was promised of it, and its ceiling."""
+        promise = self.at_work[at].promise if at < len(self.at_work) else None
+        return [] if promise is None else [("promised", promise.decode_tps), ("ceiling", promise.ceiling_tps)]
+
     @property
     def names(self) -> list[str]:
         return short_names([(c.path, c.runtime) for c in self.at_work])

@@ -82,6 +82,24 @@ class Chatting:
         several = f" ({self.at + 1} of {len(self.choices)}, f: next)" if len(self.choices) > 1 else ""
         return f"Quantized: {made.scheme}, {made.runtime}{several}"
 
+    def guide(self, *, writing: bool, narrow: bool) -> str:
+        """What to press: `writing`, letters are text; `narrow`, one side is shown at a time."""
+        quantized, original = self.talk.partners["quantized"], self.talk.partners["original"]
+        if self.talk.answering is not None:
+            return f"The {self.talk.answering} model answers. Press esc to stop it."
+        if quantized.state == "failed":
+            return "The quantized model is not loaded: press esc, then r, to load it again."
+        if "opening" in (quantized.state, original.state):
+            return "Loading. You can write already."
+        if writing and quantized.ready is not None and not quantized.ready.template:
+            return "No chat template: the model goes on with your text. Press esc for the keys."
+        other = "" if self.comparing or self.model is None else "o to add the original"
+        if self.comparing and narrow:
+            other = "v to see the other model"
+        if writing:
+            return f"Write, then press enter. Press esc{f', then {other}' if other else ' for the keys'}."
+        return f"Press i to write, r for a new conversation{f', {other}' if other else ''}."
+
     def facts(self, side: Side) -> str:
         """What loading it took."""
         partner = self.talk.partners[side]

@@ -23,7 +23,7 @@ TITLES: dict[Section, str] = {
     "recent": "Chosen before",
     "here": "On this machine",
     "known": "Well-known open models",
-    "sizes": "Just a size: a model of these dimensions",
+    "sizes": "Just a size, no model yet",
     "hub": "On the Hugging Face hub",
 }
 LEAST = 3  # letters that are worth a search on the hub

@@ -41,6 +41,13 @@ def making_of(road: Road) -> Making:
     return Making(recipe, out, spec.n_layers, threads, job)
 
 
+IN_THE_WAY: dict[Standing, str] = {
+    "same": "This very checkpoint is there already: press u to use it.",
+    "other": "Another checkpoint has this name: press w to write beside it, r to replace it.",
+    "foreign": "The folder holds something else: press w for another name.",
+}
+
+
 @dataclass(frozen=True)
 class Making:
     """Attributes:
@@ -114,6 +121,12 @@ class Making:
         from edgeq.jobs.ask import ask
 
         return ask("needs", self.request)
+
+    def guide(self, answer: dict[str, Any]) -> str:
+        """What to press, by what `ask` said."""
+        if answer["problem"]:
+            return "This can't be done so: press o to change the options, then s."
+        return IN_THE_WAY.get(self.standing) or f"Press s to {self.verb}: {answer['line']}."
 
     def begin(self, *, force: bool) -> Making:
         """Begin the job, or take up the one that stopped. Blocks.

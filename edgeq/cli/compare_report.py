@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.measure.bench_words import versus
 from edgeq.measure.compare import short_names
-from edgeq.measure.likeness import Likeness
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from edgeq.benchmark import Benchmark
     from edgeq.measure.compare import Comparison, Ratio, Side
 
 COLUMNS = 3  # artifacts of a table: the first, and two more
-NAME = 14  # characters of a name at the head of a column
+NAME = 12  # characters of a name at the head of a column
+Cells = tuple[str, str]  # a figure, and how many times the first one's it is
 SAME = "≈"  # the rounds do not agree on which is more
 
 
@@ -77,57 +76,70 @@ def _table(found: Comparison, heads: Sequence[str], which: Sequence[int]) -> Tab
     sides = [found.sides[i] for i in which]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("")
-    for i in which:
+    for at, i in enumerate(which):
         table.add_column(_short(heads[i]), justify="right", no_wrap=True)
+        if at:
+            table.add_column("", justify="right", no_wrap=True)
     first = sides[0].benchmark
     table.add_row(f"decode {first.decode.tokens}, tok/s", *_row(sides, _decode), style="bold")
     for at, length in enumerate(p.tokens for p in first.prefill):
         table.add_row(f"prefill {length}, tok/s", *_row(sides, lambda s, n=length: _prefill(s, n)))  # type: ignore[misc]
         if at == len(first.prefill) - 1:
-            table.add_row(f"first word at {length}, s", *(_ttft(s.benchmark, length) for s in sides))
-    starts = [(f"{s.benchmark.import_s + s.benchmark.load_s:.2f}", s.start) for s in sides]
-    table.add_row("start, s", *_plain(starts))
-    table.add_row("peak memory, MiB", *_plain((f"{s.benchmark.peak_bytes / 2**20:,.0f}", s.peak) for s in sides))
-    alike = [s.likeness for s in sides]
-    if any(alike):
-        table.add_row("KL divergence", *("not known" if a is None else f"{a.mean_kl:.2g}" for a in alike))
-        table.add_row("same likeliest", *("" if a is None else f"{a.top1:.1%}" for a in alike))
-        table.add_row("  compared with", *(_of(a) for a in alike))
+            table.add_row(f"first word at {length}, s", *_row(sides, lambda s, n=length: (_ttft(s, n), "")))  # type: ignore[misc]
+    table.add_row("start, s", *_row(sides, _start))
+    table.add_row("peak memory, MiB", *_row(sides, _peak))
+    if any(s.likeness for s in sides):
+        table.add_row("KL divergence", *_row(sides, _kl))
+        table.add_row("same likeliest", *_row(sides, _top1))
+        table.add_row("  compared with", *_row(sides, _of))
     return table
 
 
-def _of(alike: Likeness | None) -> str:
-    return "" if alike is None else f"the {alike.of}"
+def _row(sides: Sequence[Side], cells: Callable[[Side], Cells]) -> list[str]:
+    """The first one's figure; of the others the ratio too, in a column of its own."""
+    first, *others = (cells(side) for side in sides)
+    return [first[0], *(cell for two in others for cell in two)]
 
 
-def _row(sides: Sequence[Side], cell: object) -> list[str]:
-    assert callable(cell)
-    return [cell(side) if i else cell(side).partition("  ")[0] for i, side in enumerate(sides)]
+def _decode(side: Side) -> Cells:
+    return f"{side.benchmark.decode.tps.median:,.1f}", _times(side.decode)
 
 
-def _decode(side: Side) -> str:
-    return f"{side.benchmark.decode.tps.median:,.1f}  {_times(side.decode)}"
-
-
-def _prefill(side: Side, length: int) -> str:
+def _prefill(side: Side, length: int) -> Cells:
     for one, against in zip(side.benchmark.prefill, side.prefill, strict=True):
         if one.tokens == length:
-            return f"{one.tps.median:,.0f}  {_times(against)}"
-    return ""
+            return f"{one.tps.median:,.0f}", _times(against)
+    return "", ""
 
 
-def _ttft(found: Benchmark, length: int) -> str:
-    return next((f"{p.ttft_s.median:.3f}" for p in found.prefill if p.tokens == length), "")
+def _ttft(side: Side, length: int) -> str:
+    return next((f"{p.ttft_s.median:.3f}" for p in side.benchmark.prefill if p.tokens == length), "")
 
 
-def _plain(cells: Iterable[tuple[str, float]]) -> list[str]:
-    return [f"{text}  {times:5.2f}×" if i else text for i, (text, times) in enumerate(cells)]
+def _start(side: Side) -> Cells:
+    return f"{side.benchmark.import_s + side.benchmark.load_s:.2f}", f"{side.start:.2f}×"
+
+
+def _peak(side: Side) -> Cells:
+    return f"{side.benchmark.peak_bytes / 2**20:,.0f}", f"{side.peak:.2f}×"
+
+
+def _kl(side: Side) -> Cells:
+    return "not known" if side.likeness is None else f"{side.likeness.mean_kl:.2g}", ""
+
+
+def _top1(side: Side) -> Cells:
+    return "" if side.likeness is None else f"{side.likeness.top1:.1%}", ""
+
+
+def _of(side: Side) -> Cells:
+    return "" if side.likeness is None else side.likeness.of, ""
 
 
 def _times(against: Ratio | None) -> str:
     if against is None:
         return ""
-    return f"{against.value:5.2f}×" if against.clear else f"{SAME}{against.value:4.2f}×"
+    return f"{'' if against.clear else SAME}{against.value:.2f}×"
 
 
 def _short(name: str) -> str:

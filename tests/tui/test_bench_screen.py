@@ -249,6 +249,9 @@ def test_speeds_are_columns_from_zero():
 
 # Pictures.
 
+MODEL = "HuggingFaceTB/SmolLM2-135M"
+MADE = "/home/ada/SmolLM2-135M-rtn-int4-g32"
+ONNX = f"{MADE}-onnx"
 PROMISE = Promise(45.0, 600.0, 512, 300 << 20, 55.0, "learned, 3 measurements of onnxruntime/cpu")
 LIKE = Likeness("checkpoint", 0.0038, 0.968, 586)
 NOW = "2026-11-26T12:00:00+00:00"
@@ -261,16 +264,16 @@ def figures(name: str, runtime: str, speed: float, spread: float = 0.02) -> Benc
         for n in (32, 128, 512)
     )
     return Benchmark(
-        "2026-11-24T10:00:00+00:00", "Test processor / 4 threads / 16 GiB", f"{runtime}/cpu", "ada/x", "llama",
-        "rtn-int4-g32", f"/home/ada/x-{name}", 107_900_000, 4, 0.21, 0.42, prefills, Decode(128, 32, runs),
+        "2026-11-24T10:00:00+00:00", "Test processor / 4 threads / 16 GiB", f"{runtime}/cpu", MODEL, "llama",
+        "rtn-int4-g32", f"{MADE}-{name}", 107_900_000, 4, 0.21, 0.42, prefills, Decode(128, 32, runs),
         20_000_000, 200_000_000, 290_000_000, 0.01, 0.02, PROMISE,
     )  # fmt: skip
 
 
 def choice(name: str, runtime: str, known: Benchmark | None = None) -> Choice:
     files = {"model.onnx": {"bytes": 107_900_000}}
-    path = f"/home/ada/x-{name}"
-    return Choice(path, Artifact(Path(path), runtime, "ada/x", "rtn-int4-g32", {}, files), promise=PROMISE, known=known)
+    path = f"{MADE}-{name}"
+    return Choice(path, Artifact(Path(path), runtime, MODEL, "rtn-int4-g32", {}, files), promise=PROMISE, known=known)
 
 
 MISSING = replace(
@@ -279,8 +282,8 @@ MISSING = replace(
 
 
 def at_work() -> Look:
-    request = {"artifacts": ["/home/ada/x-onnx", "/home/ada/x-gguf"], "workload": {}}
-    job = Job("20260101-000000-compare-ab12", "compare", request, "Benchmark: x-onnx, x-gguf", NOW)
+    request = {"artifacts": [ONNX, f"{MADE}-gguf"], "workload": {}}
+    job = Job("20260101-000000-compare-ab12", "compare", request, "Benchmark: onnx, gguf", NOW)
     so_far = [
         {"artifact": a, "phase": p, "tokens": n, "tokens_per_s": v, "reps": 2}
         for a, p, n, v in ((0, "prefill", 512, 402.0), (0, "decode", 128, 43.2), (1, "prefill", 512, 371.5))
@@ -304,7 +307,7 @@ async def test_pictures(what, size, theme, monkeypatch):
     if what == "after":
         slow = replace(figures("onnx", "onnxruntime", 34.1), warnings=("other programs took 31% of the machine",))
         found = beside([slow], [LIKE])
-        prepared = replace(prepared, choices=(choice("onnx", "onnxruntime", slow),), chosen=("/home/ada/x-onnx",))
+        prepared = replace(prepared, choices=(choice("onnx", "onnxruntime", slow),), chosen=(ONNX,))
         monkeypatch.setattr(Benching, "comparison", lambda self, result=None: found)
     if what == "sides":
         two = [figures("onnx", "onnxruntime", 43.1), figures("gguf", "llamacpp", 51.7)]
@@ -313,7 +316,7 @@ async def test_pictures(what, size, theme, monkeypatch):
     monkeypatch.setattr("edgeq.measure.bench_words.ago", lambda date, now=None: "2 days ago")
     monkeypatch.setattr("edgeq.tui.benching.benching_of", lambda _: prepared)
     monkeypatch.setattr("edgeq.journey.save", lambda _: None)
-    here = replace(journey(Path("/home/ada"), "ada/x"), step="bench", artifacts=("/home/ada/x-onnx",))
+    here = replace(journey(Path("/home/ada"), MODEL), step="bench", artifacts=(ONNX,))
     app = EdgeqApp(here)
     async with app.run_test(size=size) as pilot:
         app.theme = theme

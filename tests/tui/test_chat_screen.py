@@ -128,7 +128,9 @@ async def test_an_answer_is_stopped(made: Journey, endless: None):
     async with app.run_test(size=(80, 24)) as pilot:
         await loaded(pilot, POSITIONS)
         await ask(pilot)
-        await until(pilot, lambda: "Esc stops it" in guide(app) and talk(app).turns[0].answers["quantized"].tokens > 5)
+        await until(
+            pilot, lambda: "esc to stop it" in guide(app) and talk(app).turns[0].answers["quantized"].tokens > 5
+        )
         await pilot.press("escape")
         await until(pilot, answered(app))
         await until(pilot, lambda: "· stopped" in characters(app))

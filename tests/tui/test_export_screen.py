@@ -177,6 +177,9 @@ async def test_before_there_is_a_checkpoint_it_says_what_comes_first(tmp_path):
 
 # Pictures.
 
+MODEL = "HuggingFaceTB/SmolLM2-135M"
+MADE = "/home/ada/SmolLM2-135M-rtn-int4-g32"
+ONNX = f"{MADE}-onnx"
 REFUSAL = "llama.cpp stores minima, not integer zero points; quantize with --grid affine, q4_k, ... or --symmetric"
 WAYS = (
     Way("onnx", "onnxruntime: any processor, phones too", (), ("dialect", "kv_dtype", "context"),
@@ -187,8 +190,14 @@ WAYS = (
 
 
 def at_work() -> Look:
-    request = {"checkpoint": "/home/ada/x", "to": "onnx", "out": "/home/ada/x-onnx", "options": {}}
-    job = Job("20260101-000000-export-ab12", "export", request, "Export: x to onnx", "2026-01-01T00:00:00+00:00")
+    request = {"checkpoint": MADE, "to": "onnx", "out": ONNX, "options": {}}
+    job = Job(
+        "20260101-000000-export-ab12",
+        "export",
+        request,
+        "Export: SmolLM2-135M-rtn-int4-g32 to onnx",
+        "2026-01-01T00:00:00+00:00",
+    )
     return Look(job, "running", Event(9.0, 3, 6, "comparing", part_s=4.0, part_done=1), 900_000_000)
 
 
@@ -197,7 +206,7 @@ def done(job: Job) -> Look:
     limits = {"mean_kl": 0.05, "top1": 0.85, "random_kl": 0.6}
     proof = {"verdict": "pass", "reasons": [], "path": "int8", "limits": limits, "text": nats, "random": nats}
     proof |= {"steps": None, "original": None, "date": "2026-01-01T00:00:00+00:00"}
-    result = {"artifact": "/home/ada/x-onnx", "runtime": "onnxruntime", "bytes": 107_900_000, "tensors": 0}
+    result = {"artifact": ONNX, "runtime": "onnxruntime", "bytes": 107_900_000, "tensors": 0}
     return Look(job, "done", None, result=result | {"verification": proof, "unchecked": "", "notes": []})
 
 
@@ -205,8 +214,8 @@ def done(job: Job) -> Look:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("what", ["before", "refused", "work", "after"])
 async def test_pictures(what, size, theme, monkeypatch):
-    prepared = Exporting("/home/ada/x", WAYS, "onnx", Path("/home/ada/x-onnx"))
-    here = replace(journey(Path("/home/ada"), "ada/x"), step="export", checkpoint="/home/ada/x")
+    prepared = Exporting(MADE, WAYS, "onnx", Path(ONNX))
+    here = replace(journey(Path("/home/ada"), MODEL), step="export", checkpoint=MADE)
     if what in ("work", "after"):
         seen = at_work()
         prepared = replace(prepared, job=seen.job)

@@ -31,7 +31,7 @@ class ArithmeticScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         c = self._candidate
         with VerticalScroll(id="arithmetic") as panel:
-            panel.border_title, panel.border_subtitle = f"{c.scheme.name} on {c.target}", "escape closes"
+            panel.border_title, panel.border_subtitle = f"{c.scheme.name} on {c.target}", "esc closes"
             yield Static("Memory", classes="title")
             yield Static("", id="memory")
             yield Static("Speed and quality", classes="title gap")

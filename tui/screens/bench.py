@@ -237,10 +237,7 @@ next plan learns from them.
             self._speeds.append((now.artifact, now.decode_tps))
         self._heard = seen.event
         own = [speed for artifact, speed in self._speeds if artifact == now.artifact]
-        at_work = self._benching.at_work
-        promise = at_work[now.artifact].promise if now.artifact < len(at_work) else None
-        marks = [] if promise is None else [("promised", promise.decode_tps), ("ceiling", promise.ceiling_tps)]
-        self.query_one(Gauge).show(own[-1] if own else None, marks)
+        self.query_one(Gauge).show(own[-1] if own else None, self._benching.marks(now.artifact))
         self.query_one(Speeds).show(own)
         self.query_one("#so-far", Facts).show(so_far_rows(now, self._benching.names))
 

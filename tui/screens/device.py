@@ -156,7 +156,7 @@ hand: a phone, a board, a graphics card (`o`), or another machine's file, writte
     def _watch(self) -> None:
         assert self._looking is not None
         self.query_one("#job").display = True
-        self.say("Measuring, about a minute: leave the machine in peace. Press n to go on meanwhile.")
+        self.say("Measuring, about a minute: leave the machine alone. Press n to go on.")
         self.query_one(JobPanel).watch_job(self._looking.job)
         self.refresh_bindings()
 

@@ -109,8 +109,8 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         ways = self.query_one("#list", OptionList)
         ways.clear_options()
         for way in self._exporting.ways:
-            mark, planned = "✓" if way.fits else "✗", " (planned)" if way.planned else ""
-            ways.add_option(Option(f"{mark} {way.name:18}  {way.about}{planned}", id=way.name))
+            mark, name = "✓" if way.fits else "✗", f"{way.name} (planned)" if way.planned else way.name
+            ways.add_option(Option(f"{mark} {name:19} {way.about}", id=way.name))
         ways.highlighted = [way.name for way in self._exporting.ways].index(self._exporting.to)
         self._become("before")
         self.query_one(OptionList).focus()
@@ -146,9 +146,9 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         self.problem(*self._last)
         self.query_one("#command", Static).update(self._exporting.command if way.fits else "")
         self.query_one(ExportForm).display = way.fits
-        self.query_one("#why", Static).update(
-            "" if way.fits else "It can't hold this checkpoint:\n" + _bullets(way.refusals)
-        )
+        why = self.query_one("#why", Static)
+        why.update("" if way.fits else "It can't hold this checkpoint:\n" + _bullets(way.refusals))
+        why.display = not way.fits
         if not way.fits:
             self._become("refused")
             self.say("Choose one marked ✓, or press 4 to quantize again as it asks.")

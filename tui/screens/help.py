@@ -15,13 +15,13 @@ from edgeq.tui.widgets.facts import Facts
 from edgeq.tui.widgets.stepbar import TITLES
 
 _EVERYWHERE = [
-    ("1 … 8", "go to a step"),
-    ("n  b", "next step, step before"),
-    ("tab", "next field; shift+tab the one before"),
-    ("j", "work in progress, also of other windows"),
-    ("t", "light or dark"),
-    ("ctrl+p", "every command by name"),
-    ("q", "leave; work in progress goes on"),
+    ("1 … 8", "Go to a step"),
+    ("n  b", "Next step, step before"),
+    ("tab", "Next field; shift+tab the one before"),
+    ("j", "Work in progress, also of other windows"),
+    ("t", "Light or dark"),
+    ("ctrl+p", "Every command by name"),
+    ("q", "Leave; work in progress goes on"),
 ]
 _NAMES = {"question_mark": "?", "slash": "/"}
 
@@ -31,8 +31,6 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,f1,q,enter", "dismiss", "Close", key_display="esc"),
-        Binding("down", "scroll(1)", "Scroll", key_display="↑ ↓"),
-        Binding("up", "scroll(-1)", show=False),
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
 
@@ -45,16 +43,13 @@ class HelpScreen(ModalScreen[None]):
 
         below = next((s for s in reversed(self.app.screen_stack) if isinstance(s, StepScreen)), None)
         with VerticalScroll(id="help") as box:
-            box.border_title = f"Help: {TITLES[self._step]}"
+            box.border_title, box.border_subtitle = f"Help: {TITLES[self._step]}", "↑ ↓ scroll, esc closes"
             if below is not None and below.HELP:
                 yield Markdown(below.HELP.strip())
             with Horizontal(id="keys"):
                 yield from _table("Here", [] if below is None else _keys(below))
                 yield from _table("Everywhere", _EVERYWHERE)
         yield Footer(compact=True, show_command_palette=False)
-
-    def action_scroll(self, lines: int) -> None:
-        self.query_one("#help").scroll_relative(y=lines, animate=False)
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> ComposeResult:

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from edgeq.tui.planning import Planning
 
 LEGEND = f"{ADVISED} advised  {CHOSEN} chosen  {NOT_YET} not made by edgeq yet  {OUT} out"
-ROOFLINE = "Roofline, GFLOP/s: ● this one, ◆ its prompts"
+ROOFLINE = "Roofline, GFLOP/s over FLOP/byte: ● this, ◆ its prompts"
 TYPING = "Type what is asked: the plan follows. Press enter to go back to the table."
 _VIEWS = ("details", "pareto", "roofline")
 _NEED_A_PLAN = ("choose", "order", "ask", "arithmetic", "view", "out", "copy")
+_VERY_WIDE = 160  # columns where the words get more of them
 _WIDE, _TALL = 116, 32  # columns and lines that words, fields and plots take beside the table
 _REST_S = 0.25  # after the last key before the plan is made anew
 
@@ -43,7 +44,8 @@ A candidate is a **scheme**, how the weights are kept, **on** a runtime. **GB** 
 full; **tok/s** is the speed expected then, **at most** what the memory's bandwidth allows. **KL** is how far its words
 stray from the original's: below 0.03 hardly anyone notices, above 0.3 it is not worth using.
 
-A head that is clicked sorts by its column. The plan follows at once what is asked on the right (or after `e`).
+Click a column's head to sort by it. Change what is asked on the right (or press `e`): the plan follows at once.
+The **roofline** tells what holds the speed back: on its slope the memory, where it is flat the arithmetic.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Choose", tooltip="Take this candidate, and go on to quantize"),
@@ -83,6 +85,7 @@ A head that is clicked sorts by its column. The plan follows at once what is ask
 
     def on_resize(self, event: Resize) -> None:
         self.set_class(event.size.width < _WIDE or event.size.height < _TALL, "-narrow")
+        self.set_class(event.size.width >= _VERY_WIDE, "-wide")
 
     def enter(self) -> None:
         from edgeq.tui.planning import planning_of

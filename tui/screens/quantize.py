@@ -142,20 +142,11 @@ cut or a full disk, it takes up where it stopped.
             )
         if self._state not in ("before", "exists"):
             return
+        self.say(self._making.guide(answer))
         if answer["problem"]:
             self.problem(answer["problem"]["what"], answer["problem"]["hint"] or "")
-            self.say("This can't be done so: press o to change the options, then s.")
-        elif self._making.standing == "same":
+        elif self._making.standing != "nothing":
             self._become("exists")
-            self.say("This very checkpoint is there already: press u to use it.")
-        elif self._making.standing == "other":
-            self._become("exists")
-            self.say("Another checkpoint has this name: press w to write beside it, r to replace it.")
-        elif self._making.standing == "foreign":
-            self._become("exists")
-            self.say("The folder holds something else: press w for another name.")
-        else:
-            self.say(f"Press s to {self._making.verb}: {answer['line']}.")
 
     @on(RecipeForm.Changed)
     def _changed(self, event: RecipeForm.Changed) -> None:

@@ -90,7 +90,12 @@ class RunsScreen(ModalScreen[None]):
         for seen in looks:
             for name, cell in zip(_COLUMNS, _cells(seen), strict=True):
                 table.update_cell(seen.job.id, name, cell, update_width=True)
+        table.display = bool(looks)
+        self.refresh_bindings()
         self._tell()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(self._looks) if action in ("open", "pause", "cancel", "log", "forget") else True
 
     def on_data_table_row_highlighted(self) -> None:
         self.query_one("#run-log").display = False
@@ -98,10 +103,10 @@ class RunsScreen(ModalScreen[None]):
 
     def _tell(self) -> None:
         seen = self._chosen()
-        said = "Nothing yet: what you measure, quantize and export is listed here."
+        said = "Nothing yet. What you measure, quantize and export is listed here."
         if seen is not None:
-            hint = f" {seen.failure.hint}." if seen.failure is not None and seen.failure.hint else ""
-            said = ". ".join(part for part in (seen.job.title, f"{words.now(seen)}{hint}") if part)
+            hint = seen.failure.hint if seen.failure is not None else None
+            said = "\n".join((seen.job.title, ". ".join(part for part in (words.now(seen), hint) if part))).rstrip()
         self.query_one("#run-now", Static).update(said)
 
     def _chosen(self) -> Look | None:

@@ -43,9 +43,9 @@ class DeviceFacts(Static):
         wide = self.size.width >= _WIDE
         table = Table.grid(padding=(0, 2, 0, 0), expand=True)
         table.add_column(no_wrap=True)
-        table.add_column(ratio=1)
+        table.add_column(ratio=5)
         if wide:
-            table.add_column(ratio=1)
+            table.add_column(ratio=6)
         for part in parts:
             name, what, means = Text(part.name, "bold"), _what(part, used, wide), Text(part.means)
             if wide:

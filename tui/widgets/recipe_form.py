@@ -9,6 +9,7 @@ from typing import Any
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
+from textual.events import DescendantFocus
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label, Select, Static
@@ -59,6 +60,7 @@ class RecipeForm(VerticalScroll):
                 yield Label(label, classes="dim")
                 yield from self._widget(name, about)
         yield Static("", id="wrong", markup=False)
+        yield Static("", id="field-about", classes="dim", markup=False)
 
     def _widget(self, name: str, about: str) -> Iterator[Widget]:
         if name in _CHOICES:
@@ -66,7 +68,15 @@ class RecipeForm(VerticalScroll):
             yield Select(options, allow_blank=False, compact=True, id=f"f-{name}", tooltip=about)
         else:
             kind = "integer" if name in _NUMBERS else "text"
-            yield Input(compact=True, id=f"f-{name}", type=kind, select_on_focus=False, tooltip=about)  # type: ignore[arg-type]
+            usual = "all" if name == "threads" else ""
+            yield Input(
+                compact=True,
+                id=f"f-{name}",
+                type=kind,  # type: ignore[arg-type]
+                placeholder=usual,
+                select_on_focus=False,
+                tooltip=about,
+            )
 
     def show(self, recipe: Recipe, out: Path, threads: int | None) -> None:
         """Show these values; nothing is said of it."""
@@ -93,6 +103,11 @@ class RecipeForm(VerticalScroll):
         if name is not None:
             self.query_one(f"#f-{name}").add_class("wrong")
         self.query_one("#wrong", Static).update(what)
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """What the field is about, for those who have no mouse to hover with."""
+        about = _LABELS.get(str(event.widget.id).removeprefix("f-"), ("", ""))[1]
+        self.query_one("#field-about", Static).update(about)
 
     @on(Select.Changed)
     def _chosen(self, event: Select.Changed) -> None:
