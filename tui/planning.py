@@ -99,6 +99,8 @@ class Planning:
 
             way = nearest_way(plan.relief)
             return f"{nothing(plan)} {f'{way} ' if way else ''}Press e to ask otherwise, 2 for another model."
+        if plan.model.estimated:
+            return "edgeq can plan this model but not make it: press 2 for another."
         if c is None or not c.fits:
             return f"This one is out. {ADVISED} is edgeq's advice."
         if c.not_yet is not None:

@@ -113,12 +113,14 @@ def command(
     if out is not None and out.exists() and not (force or dry_run or _killed_at_its_end(out)):
         raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
 
+    from edgeq.model.spec import refuse_estimate
     from edgeq.model.weights import open_source
     from edgeq.quantize.engine import quantize
     from edgeq.quantize.predict import predicted, writing_needs
     from edgeq.recipe import write_recipe
 
     source = open_source(wanted.model)
+    refuse_estimate(source.spec)
     needs, writing = predicted(source.spec, wanted, threads), writing_needs(wanted, source.spec, threads)
     print_needs(console, wanted, source.spec, needs, out, writing)
     if dry_run or out is None:

@@ -82,6 +82,9 @@ def checkpoint_of(artifact: Artifact, given: Path | None) -> Path:
     return path
 
 
+ROUNDED = "The runtime rounds activations to 8 bits, so where two tokens are close it may choose the other one."
+
+
 def render(artifact: Artifact, found: Verification, console: Console) -> None:
     """What was compared, what came out, and the verdict."""
     from rich.markup import escape
@@ -108,6 +111,8 @@ def render(artifact: Artifact, found: Verification, console: Console) -> None:
     console.print(f"[dim]Limits with {found.path} activations{cached}: {limits}.[/]", highlight=False)
     if found.verdict == "pass":
         console.print("[green]✓ The artifact computes what the checkpoint says.[/]")
+        if found.path != "float":
+            console.print(f"[dim]{ROUNDED}[/]", highlight=False)
     for reason in found.reasons:
         console.print(f"[red]✗ {escape(reason)}[/]", highlight=False)
 

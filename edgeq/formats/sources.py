@@ -26,7 +26,7 @@ from edgeq.model.gguf_file import PLAIN
 from edgeq.model.names import gguf_permuted
 from edgeq.model.read import read_model
 from edgeq.model.safetensors_file import NUMPY, TensorInfo, open_shards
-from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.spec import Attention, ModelSpec, refuse_estimate
 from edgeq.model.tensors import TensorSpec
 from edgeq.model.weights import PICKLES, FolderWeights, GgufWeights, unpermute
 from edgeq.scheme import GGML_GRIDS
@@ -264,6 +264,7 @@ def open_quantized(ref: str | Path) -> Quantized:
         spec = read_model(str(ref))  # its message, where there is nothing of that name
         if spec.origin == "class":
             raise EdgeqError(f"{str(ref)!r} is a size class, which has no weights", hint="Give a folder or a hub id")
+        refuse_estimate(spec)  # before gigabytes are fetched
         from edgeq.model.download import snapshot
 
         path = snapshot(str(ref))
@@ -286,4 +287,5 @@ def _open_folder(folder: Path) -> Quantized:
     stored = stored_as(config, folder / "config.json")
     open_shards(folder)  # before the architecture, so that a folder with only pickles says so
     spec = read_model(str(folder))
+    refuse_estimate(spec)
     return QuantizedFolder(folder, replace(spec, location=str(folder.resolve())), stored)

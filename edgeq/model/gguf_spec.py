@@ -22,6 +22,7 @@ from edgeq.model.gguf_rope import gguf_rope
 from edgeq.model.rope_config import mscale
 from edgeq.model.spec import (
     MLP,
+    PLAN_ONLY,
     Activation,
     Attention,
     FeedForward,
@@ -137,7 +138,7 @@ class _Reader:
         if self.known:
             return made
         reason = f"{self.name} is not an architecture edgeq knows: read as attention and MLP from the file's keys"
-        return replace(made, estimated=(reason,))
+        return replace(made, estimated=(reason, PLAN_ONLY))
 
     def _family(self) -> str:
         if self.name == "llama" and self.f.integer("expert_count", 0, low=0):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from edgeq.errors import EdgeqError
 from edgeq.model.config import FAMILIES, text_fields
 from edgeq.model.fields import Fields
-from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, Rope
+from edgeq.model.spec import MLP, PLAN_ONLY, Attention, Layer, ModelSpec, Rope
 from edgeq.model.stored import stored_shapes
 
 
@@ -86,16 +86,32 @@ def estimate(config: Any, found: Mapping[str, Header], *, name: str, where: obje
         max_positions=fields.integer("max_position_embeddings", 4096),
         source_dtype=dtype(found),
     )
-    return _marked(spec, found)
+    return _marked(spec, found, own_code(Fields(config, where)))
 
 
-def _marked(spec: ModelSpec, found: Mapping[str, Header]) -> ModelSpec:
+def own_code(fields: Fields) -> str | None:
+    """The Python file that comes with the model and computes it (transformers' `auto_map`), None where there is none.
+
+    It is only named, never fetched, imported or run.
+    """
+    named = fields.data.get("auto_map")
+    classes = named.values() if isinstance(named, dict) else ()
+    files = [c.rpartition("--")[2].partition(".")[0] for c in classes if isinstance(c, str)]
+    files = [f for f in files if re.fullmatch(r"[\w-]{1,80}", f)]
+    models = [f for f in files if not f.startswith(("configuration", "tokenization"))]
+    return f"{(models or files)[0]}.py" if files else None
+
+
+def _marked(spec: ModelSpec, found: Mapping[str, Header], code: str | None) -> ModelSpec:
     from dataclasses import replace
 
     from edgeq.model.tensors import parameters
 
     total = sum(math.prod(h.shape) for h in found.values())
-    reasons = [f"{spec.family} is not an architecture edgeq knows: read as attention and MLP from the tensor shapes"]
+    what = f"{spec.family} is not an architecture edgeq knows"
+    if code is not None:
+        what = f"{spec.family} is computed by Python code of its own ({code}), which edgeq never runs"
+    reasons = [f"{what}: read as attention and MLP from the tensor shapes", PLAN_ONLY]
     counted = parameters(spec)
     if counted != total:
         reasons.append(f"the files hold {total:,} parameters, {counted:,} of them are accounted for")

@@ -158,7 +158,7 @@ class ModelSpec:
         name: what the user typed or the model calls itself.
         family: the Hugging Face `model_type` (`llama`, `qwen3`, `gemma3_text`, ...).
         origin: `class` (size class), `hub`, `folder` or `gguf`; `location` is its path or id.
-        estimated: reasons why this is an estimate, not a reading; empty when exact.
+        estimated: why this is an estimate, not a reading, and what follows from it; empty when exact.
         norm_offset: 1.0 where the stored RMSNorm weight is an offset from one (Gemma), else 0.0.
         embed_scale, residual_scale: multiply the embedding, and each branch before it is added (Granite).
         logit_scale: multiplies the logits (Granite: 1 / logits_scaling).
@@ -211,6 +211,9 @@ class ModelSpec:
         )
 
 
+PLAN_ONLY = "edgeq can plan it, but not quantize or run it"  # follows in `estimated` what is guessed
+
+
 def refuse_estimate(spec: ModelSpec) -> None:
     """Keep what is only guessed from being computed: a check against the same guess would call it right.
 
@@ -219,7 +222,7 @@ def refuse_estimate(spec: ModelSpec) -> None:
     """
     if spec.estimated:
         raise EdgeqError(
-            f"edgeq can plan this model but not compute it: {spec.estimated[0]}",
+            f"edgeq can plan this model but not quantize or run it: {spec.estimated[0]}",
             where=spec.location or spec.name,
-            hint="Use a model of a known architecture",
+            hint="Take a model of an architecture that edgeq knows, such as Llama, Qwen, Gemma, Mistral or Phi",
         )

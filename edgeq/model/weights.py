@@ -17,7 +17,7 @@ from edgeq.model.gguf_file import GgufFile
 from edgeq.model.names import HfSlice, gguf_permuted, gguf_slices, hf_names, hf_prefix
 from edgeq.model.read import read_model
 from edgeq.model.safetensors_file import CONVERT, open_shards
-from edgeq.model.spec import Attention, ModelSpec
+from edgeq.model.spec import Attention, ModelSpec, refuse_estimate
 from edgeq.model.tensors import TensorSpec, tensors
 
 Floats = npt.NDArray[np.float32]
@@ -241,8 +241,8 @@ def open_source(ref: str | Path, spec: ModelSpec | None = None) -> SourceWeights
         spec: its architecture, when it is known already.
 
     Raises:
-        EdgeqError: nothing there, only pickles, a size class (which has no weights), no network, or the files
-            contradict the configuration.
+        EdgeqError: nothing there, only pickles, a size class (which has no weights), an architecture edgeq does not
+            know, no network, or the files contradict the configuration.
     """
     path = Path(ref).expanduser()
     if path.suffix.lower() in PICKLES:
@@ -258,6 +258,7 @@ def open_source(ref: str | Path, spec: ModelSpec | None = None) -> SourceWeights
         raise EdgeqError(
             f"{str(ref)!r} is a size class, which has no weights", hint="Give a folder, a .gguf file or a hub id"
         )
+    refuse_estimate(spec)  # before gigabytes are fetched
     from edgeq.model.download import snapshot
 
     folder = snapshot(str(ref))
@@ -281,7 +282,9 @@ def _open_folder(folder: Path, spec: ModelSpec | None) -> SourceWeights:
         raise EdgeqError("no config.json in this folder", where=folder, hint=hint)
     # Before the configuration, so that a folder with only pickles says so.
     open_shards(folder)
-    return FolderWeights(folder, spec or read_model(str(folder)))
+    spec = spec or read_model(str(folder))
+    refuse_estimate(spec)  # before a tensor is missed that was only guessed
+    return FolderWeights(folder, spec)
 
 
 def _rows_taken(shape: tuple[int, ...], at: HfSlice) -> tuple[int, ...] | None:

@@ -44,6 +44,8 @@ def schemes() -> tuple[Scheme, ...]:
 
 def not_yet(spec: ModelSpec, scheme: Scheme, target: str) -> str | None:
     """Why edgeq can't make this artifact itself today, or None when it can. Planning does not depend on it."""
+    if spec.estimated:
+        return f"edgeq does not know how {spec.family} computes"
     if target not in TARGETS:
         if target.startswith("llamacpp/"):
             return "today edgeq writes such files (`edgeq export --to gguf`), but runs them on the processor only"

@@ -100,7 +100,11 @@ def rows(seen: Glance) -> list[tuple[str, str, str, str]]:
 
 
 def sentence(seen: Glance) -> str:
-    """What a person wants to know first."""
+    """What a person wants to know first: whether edgeq can make it at all, then whether it fits."""
+    return f"Only to plan, edgeq can't make it. {_fit(seen)}" if seen.spec.estimated else _fit(seen)
+
+
+def _fit(seen: Glance) -> str:
     best = next(((width, c) for width, c in seen.widths.items() if c.fits), None)
     if best is None:
         least = next(iter(seen.widths.items()), None)

@@ -31,6 +31,8 @@ def obstacle(plan: Plan, c: Candidate) -> Obstacle | None:
         return None
     best = plan.recommended
     able = best is not None and best.not_yet is None
+    if plan.model.estimated:
+        return Obstacle("Not for edgeq to make", c.not_yet, "Choose a model of an architecture that edgeq knows")
     hint = f"Take {best.scheme.name} on {best.target}" if best and able else "Make it with its runtime's own tools"
     return Obstacle("Not made by edgeq yet", c.not_yet, hint)
 

@@ -72,6 +72,7 @@ def quantize(
         EdgeqError: `out` exists, no such method, no room, a model the method can't run, or a weight that can't be
             quantized.
     """
+    refuse_estimate(source.spec)
     method = find_method(recipe.method)
     out = Path(out).expanduser()
     if out.exists():
@@ -80,7 +81,6 @@ def quantize(
             return whole
         if not force:
             raise EdgeqError("the output exists already", where=out, hint="Choose another name or add --force")
-    refuse_estimate(source.spec)
     refuse_unsupported(source.spec, recipe, method)
     report = progress or _silent
     try:

@@ -141,6 +141,24 @@ async def test_what_is_not_there_is_said_where_it_happens(tmp_path, wrong):
     assert journeys() == []
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_model_with_its_own_code_is_only_planned(tmp_path, size):
+    model = write_model(tmp_path / "out" / "own")
+    config = json.loads((model / "config.json").read_text())
+    config |= {"model_type": "brandnew", "auto_map": {"AutoModel": "modeling_brandnew.Brandnew"}}
+    (model / "config.json").write_text(json.dumps(config))
+    app = EdgeqApp(at_model(tmp_path / "out"))
+    async with app.run_test(size=size) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: "Only to plan" in characters(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.step == "plan" and "not make it" in guide(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: problem(app) != "")
+        assert "does not know how brandnew computes" in problem(app)
+        assert app.step == "plan"
+
+
 async def test_a_damaged_folder_is_said_beside_the_list(tmp_path):
     model = write_model(tmp_path / "out" / "broken")
     config = json.loads((model / "config.json").read_text()) | {"hidden_size": 65}
