@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -99,16 +101,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         chromium = ["chromium", "--headless=new", "--no-sandbox", f"--remote-debugging-port={debugged}"]
         chromium += [f"--user-data-dir={profile}", f"--window-size={SIZE[0]},{SIZE[1]}", "about:blank"]
-        begun = [
-            subprocess.Popen([sys.executable, "-P", "-m", "edgeq", "tui", "--serve", "--port", str(served)]),
-            subprocess.Popen(chromium, stderr=subprocess.DEVNULL),
-        ]
+        server = [sys.executable, "-P", "-m", "edgeq", "tui", "--serve", "--port", str(served)]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        begun = [subprocess.Popen(command, start_new_session=True, **quiet) for command in (server, chromium)]
         try:
             asyncio.run(walk(folder, keys, served, debugged))
         finally:
-            for process in begun:
-                process.terminate()
-                process.wait(20)
+            for process in begun:  # with what they began
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 if __name__ == "__main__":
