@@ -33,9 +33,7 @@ def offline(svg: str) -> str:
 
     Spaces at a text's beginning are kept, which `rsvg-convert` would leave out.
     """
-    plain = (
-        FONT_FROM_THE_NET.sub("", svg).replace("Fira Code, monospace", "monospace").replace("Fira Code", "monospace")
-    )
+    plain = FONT_FROM_THE_NET.sub("", svg).replace("Fira Code", "monospace")
     return plain.replace("<svg ", '<svg xml:space="preserve" ', 1)
 
 
