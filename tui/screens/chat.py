@@ -148,7 +148,7 @@ page up and down scroll.
         elif self._writing:
             self.say(f"Write, then press enter. Esc is for the keys{beside}.")
         else:
-            self.say(f"Press i to write, r for a new conversation{beside.replace(':', ';')}.")
+            self.say(f"Press i to write, r to begin anew, n to deliver{beside.replace(':', ';')}.")
 
     @property
     def _writing(self) -> bool:
