@@ -29,15 +29,16 @@ class EdgeqApp(App[None], inherit_bindings=False):  # Textual's own come in anot
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(n), f"go('{step}')", TITLES[step], show=False) for n, step in enumerate(STEPS, 1)),
+        # Of the keys of one action the footer names the first that works: in a field `q` and `?` are text.
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+q", "quit", "Quit", key_display="^q", priority=True),
         Binding("n", "step(1)", "Next", tooltip="The next step"),
         Binding("b", "step(-1)", "Back", tooltip="The step before"),
         Binding("j", "runs", "Runs", tooltip="Work in progress, also of other windows"),
         Binding("t", "theme", "Light/dark", show=False),
         Binding("question_mark", "about", "Help", key_display="?"),
-        Binding("f1", "about", "Help"),  # the footer names the first key that works: in a field `?` and `q` are text
+        Binding("f1", "about", "Help"),
         Binding("ctrl+p", "command_palette", "Commands", show=False),
-        Binding("q", "quit", "Quit"),
-        Binding("ctrl+q", "quit", "Quit", key_display="^q", priority=True),
         Binding("ctrl+c", "help_quit", show=False, system=True),
     ]
 

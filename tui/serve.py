@@ -22,12 +22,22 @@ def serve(arguments: list[str], port: int) -> None:
         EdgeqError: textual-serve is not installed, or the port is taken.
     """
     try:
+        from aiohttp import web
         from textual_serve.server import Server
     except ImportError as error:
         raise EdgeqError("--serve needs textual-serve", hint="pip install 'edgeq[tui]'") from error
+
+    class OwnPageAlone(Server):
+        """Any site that is open in the browser could reach this address; what its page asks is refused."""
+
+        async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+            if request.headers.get("Origin") not in (f"http://{HOST}:{port}", f"http://localhost:{port}"):
+                raise web.HTTPForbidden
+            return await super().handle_websocket(request)
+
     command = shlex.join([sys.executable, "-P", "-m", "edgeq", "tui", *arguments])
     try:
-        Server(command, host=HOST, port=port, title="edgeq", templates_path=PAGE).serve()
+        OwnPageAlone(command, host=HOST, port=port, title="edgeq", templates_path=PAGE).serve()
     except OSError as error:
         raise EdgeqError(
             f"cannot serve on port {port}: {error.strerror or error}", hint="Choose another --port"

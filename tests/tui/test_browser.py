@@ -21,7 +21,6 @@ from making_data import write_model
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 PATIENCE = 180.0
 ESCAPES = re.compile(r"\x1b(\[[0-9;?<>=]*[A-Za-z~]|[()][A-Z0-9])")
 PICTURES = os.environ.get("EDGEQ_BROWSER_PICTURES")  # a folder: what the page looks like at each step
@@ -119,6 +118,16 @@ class Page:
             Path(PICTURES, f"{'-'.join(parts)[:30]}.png").write_bytes(base64.b64decode(picture["data"]))
 
 
+async def test_another_site_s_page_is_refused(served: int) -> None:
+    """It could reach the address too, and would press keys here."""
+    async with aiohttp.ClientSession() as session:
+        for origin in ("https://elsewhere.example", f"http://elsewhere.example:{served}", "null"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(f"http://127.0.0.1:{served}/ws", origin=origin)
+            assert refused.value.status == 403
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 async def test_a_visitor_walks_to_the_plan(served: int, chromium: int) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.put(f"http://127.0.0.1:{chromium}/json/new?about:blank") as made:
