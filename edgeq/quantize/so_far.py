@@ -101,5 +101,6 @@ def _matrix(name: str, error: float, reports: Mapping[str, LayerReport], seconds
 
 
 def percent(error: float) -> str:
-    """`0.62%` of a share; three digits are enough to compare layers."""
-    return f"{100 * error:.3g}%"
+    """`0.620%` of a share; three digits are enough to compare layers."""
+    value = 100 * error
+    return f"{value:.0f}%" if value >= 99.95 else f"{value:#.3g}%"

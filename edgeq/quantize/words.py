@@ -87,7 +87,7 @@ def rate(speed: float | None, what: str) -> str:
     """Work in a second: tokens of text, else millions of weights."""
     if not speed:
         return ""
-    return f"{speed:,.0f} tokens/s" if "text" in what else f"{speed / 1e6:,.1f} M/s"
+    return f"{speed:,.0f} tokens/s" if "text" in what else f"{speed / 1e6:,.1f} M weights/s"
 
 
 def duration(seconds: float) -> str:

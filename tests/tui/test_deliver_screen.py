@@ -149,7 +149,7 @@ async def test_a_missing_artifact_is_said_with_the_way_out(made: Journey):
     app = EdgeqApp(made)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "missing or truncated" in problem(app))
-        assert "5 exports it again" in guide(app) and "a shows another" in guide(app)
+        assert "5 to export it again" in guide(app) and "a for another" in guide(app)
         assert "Copy" not in characters(app)
         await pilot.press("y", "w", "a")
         await until(pilot, lambda: guide(app).startswith("Done:") and problem(app) == "")

@@ -83,7 +83,7 @@ page up and down scroll.
         if isinstance(chatting, EdgeqError):
             place = f" ({chatting.where})" if chatting.where else ""
             self.problem(f"{chatting.what}{place}", chatting.hint or "")
-            self.say("Without an artifact there is no chat. Press 5 to export one.")
+            self.say("Without an artifact there is no chat: press 5 to export one.")
             return
         self._chatting = chatting
         self.road.talk(chatting)

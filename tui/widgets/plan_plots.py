@@ -92,7 +92,7 @@ class ParetoPlot(PlanPlot):
     @staticmethod
     def title(candidate: Candidate) -> str:
         line = "the line the best" if candidate.fits else "│ the memory there is"
-        return f"Loss (KL) over GB of memory: {HERE} this one, {line}"
+        return f"Loss (KL) over GB: {HERE} this one, {line}"
 
     def draw(self, plan: Plan, candidate: Candidate, theme: dict[str, str]) -> None:
         self.set_y_formatter(LogAxis(self._rows, LEAST))
