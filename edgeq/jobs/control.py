@@ -72,13 +72,13 @@ def resume(job: Job) -> None:
         EdgeqError: the job is done, or its place can't be written.
     """
     seen = look(job)
-    if seen.state == "paused":
+    if seen.state in LIVE:  # one that seems to run, too: it may have been told to stop and not have got to it
         worker = _worker(shelf.folder_of(job))
         if worker is not None:
             process.let_go_on(worker)
     elif seen.state == "done":
         raise EdgeqError("this job is done", where=job.title)
-    elif seen.state != "running":
+    else:
         _launch(job)
 
 

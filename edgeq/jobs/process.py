@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 
 _LISTINGS = 8  # of children at most, until a pause has them all
+_STOP_S = 2.0  # that processes have to stand still: with hardly any load it takes a millisecond
 _ours: dict[int, subprocess.Popen[bytes]] = {}  # begun here, to be reaped here
 
 
@@ -98,7 +100,10 @@ def left_over(pid: int, born: str) -> list[psutil.Process]:
 
 
 def suspend(process: psutil.Process) -> None:
-    """Stop it and all that it began, the parents first, so that none begins another meanwhile."""
+    """Stop it and all that it began, the parents first, so that none begins another meanwhile.
+
+    They stand still when this returns, unless one waits for a disk.
+    """
     stopped: set[int] = set()
     for _ in range(_LISTINGS):
         fresh = [one for one in tree(process) if one.pid not in stopped]
@@ -108,6 +113,16 @@ def suspend(process: psutil.Process) -> None:
             stopped.add(one.pid)
             with suppress(psutil.Error):
                 one.suspend()
+        _stand_still(fresh)
+
+
+def _stand_still(processes: list[psutil.Process]) -> None:
+    """Wait for it: a process that was told to stop does so when it next gets the processor, which others may have."""
+    end = time.monotonic() + _STOP_S
+    for one in processes:
+        with suppress(psutil.Error):
+            while one.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE) and time.monotonic() < end:
+                time.sleep(0.002)
 
 
 def let_go_on(process: psutil.Process) -> None:

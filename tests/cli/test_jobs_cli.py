@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import psutil
 import pytest
 
 from edgeq.cli.main import main
@@ -89,7 +90,5 @@ def test_bad_input(capsys):
 
 
 def _stopped(pid: int) -> int:
-    import psutil
-
-    psutil.Process(pid).suspend()
+    control.process.suspend(psutil.Process(pid))  # which waits until it stands still
     return pid

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -63,6 +64,35 @@ def test_a_paused_job_does_nothing_and_stays_paused_when_its_starter_is_gone(unt
     assert after.event == before.event
     assert sum(worker_of(job).cpu_times()[:2]) == cpu
     resume(job)
+    assert wait(job, 60).state == "done"
+
+
+def test_a_pause_returns_when_the_job_stands_still():
+    """A process that gets no processor stops late, and a look in between would call it running."""
+    job = start("count", {"to": 1000}, "counting")
+    seen, real = [], psutil.Process.status
+    late = iter(["running", "sleeping"])
+
+    def status(one):
+        seen.append(next(late, None) or real(one))
+        return seen[-1]
+
+    worker = worker_of(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "_worker", lambda folder: worker)
+        patch.setattr(psutil.Process, "status", status)
+        pause(job)
+    assert seen[:2] == ["running", "sleeping"] and seen[-1] == "stopped"
+    assert look(job).state == "paused"
+
+
+def test_a_resume_reaches_a_job_that_has_not_got_to_its_pause():
+    job = start("count", {"to": 5}, "counting")
+    pause(job)
+    stopped = look(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "look", lambda job: replace(stopped, state="running"))  # as a busy machine shows it
+        resume(job)
     assert wait(job, 60).state == "done"
 
 
