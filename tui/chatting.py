@@ -98,7 +98,7 @@ class Chatting:
             other = "v to see the other model"
         if writing:
             return f"Write, then press enter. Press esc{f', then {other}' if other else ' for the keys'}."
-        return f"Press i to write, r for a new conversation{f', {other}' if other else ''}."
+        return f"Press i to write, r to begin anew{f', {other}' if other else ''}; n to deliver it."
 
     def facts(self, side: Side) -> str:
         """What loading it took."""

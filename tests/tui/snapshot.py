@@ -71,10 +71,6 @@ async def _seen(pilot: Pilot[None], kept: str) -> None:
 async def check(pilot: Pilot[None], name: str) -> None:
     """Wait for the kept picture of this name, or write what is seen once it stands still."""
     file = FOLDER / f"{name}.txt"
-    if drawn := os.environ.get("EDGEQ_DRAW"):  # by docs/pictures.py
-        await settled(pilot)
-        (Path(drawn) / f"{name}.svg").write_text(pilot.app.export_screenshot(title="edgeq"), "utf-8")
-        return
     if os.environ.get("EDGEQ_WRITE_SNAPSHOTS"):
         await settled(pilot)
         file.parent.mkdir(exist_ok=True)

@@ -133,26 +133,7 @@ page up and down scroll.
         chatting = self._chatting
         if chatting is None:
             return
-<<<<<<< HEAD
         self.say(chatting.guide(writing=self._writing, narrow=self.has_class("-narrow")))
-=======
-        partners, talk = chatting.talk.partners, chatting.talk
-        beside = "" if chatting.comparing or chatting.model is None else ": o adds the original"
-        if chatting.comparing and self.has_class("-narrow"):
-            beside = ": v shows the other model"
-        if talk.answering is not None:
-            self.say(f"The {talk.answering} model answers. Esc stops it.")
-        elif partners["quantized"].state == "failed":
-            self.say("The quantized model is not loaded: press esc, then r, to load it again.")
-        elif "opening" in (partners["quantized"].state, partners["original"].state):
-            self.say("Loading. You can write already.")
-        elif self._writing and (ready := partners["quantized"].ready) is not None and not ready.template:
-            self.say("No chat template: the model goes on with your text. Esc is for the keys.")
-        elif self._writing:
-            self.say(f"Write, then press enter. Esc is for the keys{beside}.")
-        else:
-            self.say(f"Press i to write, r to begin anew, n to deliver{beside.replace(':', ';')}.")
->>>>>>> tui-walk
 
     @property
     def _writing(self) -> bool:
