@@ -229,13 +229,13 @@ async def test_the_demo_s_model_is_fetched_when_it_is_taken(tmp_path, monkeypatc
 # Pictures.
 
 HERE = [
-    Entry("recent", "/home/ada/models/qwen3-0.6b", "qwen3-0.6b", local=True),
+    Entry("recent", "/home/ada/models/llama-3.2-3b-it", "llama-3.2-3b-it", local=True),
     Entry("here", "/home/ada/models/long.gguf", "a-model-with-a-long-name-Q4_K_M.gguf", "4.92 GB", True),
     Entry("here", "demo", "SmolLM2-135M-Instruct", "small, to try it out"),
     *(Entry("known", name, name) for name in ("llama-3.2-3b", "qwen3-8b", "llama-3.1-70b")),
     *(Entry("sizes", size, size, f"as {name}") for size, name in (("3B", "qwen2.5-3b"), ("7B", "qwen2.5-7b"))),
 ]  # fmt: skip
-SIZES_OF = ("596M", "8.03B", "135M", "3.21B", "8.19B", "70.6B", "3.09B", "7.62B")
+SIZES_OF = ("3.21B", "8.03B", "135M", "3.21B", "8.19B", "70.6B", "3.09B", "7.62B")
 MARKS = {e.ref: (size != "70.6B", size) for e, size in zip(HERE, SIZES_OF, strict=True)}
 ROWS = [
     ("4", "2.02 GB", "✓ fits", "7.1 tok/s"),
