@@ -157,7 +157,7 @@ async def test_an_artifact_that_was_found_wrong_is_not_offered(made: Journey):
         manifest = Path(f"{made.checkpoint}-gptq") / "edgeq.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"verify": {"verdict": "fail"}}))
         await pilot.press("a")
-        await until(pilot, lambda: "r replaces it" in guide(app))
+        await until(pilot, lambda: "r to replace it" in guide(app))
         await pilot.press("r")
         await until(pilot, lambda: state(app) == "after", 60)
 
