@@ -89,21 +89,25 @@ def test_no_such_checkpoint(tmp_path):
 
 def test_the_choices_are_those_that_the_exporters_take():
     from edgeq.exporters.onnx import OnnxExporter
-    from edgeq.exporters.onnx.checks import DIALECTS, LEVELS, PACKS, SCALES, Settings
+    from edgeq.exporters.onnx.checks import DIALECTS, DTYPES, LEVELS, PACKS, SCALES, Settings
     from edgeq.exporters.onnx.kv_cache import KV_DTYPES as ONNX_CACHES
+    from edgeq.exporters.onnx.ort_format import FORMATS
     from edgeq.exporters.openvino import OpenVinoExporter
     from edgeq.exporters.openvino.options import KV_DTYPES as DEVICES
 
     known = {
         "dialect": DIALECTS,
+        "dtype": DTYPES,
+        "format": FORMATS,
         "pack": PACKS,
         "accuracy_level": LEVELS,
         "activation_scales": SCALES,
         "kv_dtype": ONNX_CACHES,
     }
+    usual = {"kv_dtype": DTYPES[Settings().dtype]}  # the activations' own, unless it is asked for
     for option, values in OnnxExporter.choices.items():
         assert set(values) == set(known[option])
-        assert values[0] == getattr(Settings(), option)
+        assert values[0] == usual.get(option, getattr(Settings(), option))
     assert OpenVinoExporter.choices["device"] == tuple(DEVICES)
     assert set(OpenVinoExporter.choices["kv_dtype"]) == {None} | {kv for kvs in DEVICES.values() for kv in kvs}
 
