@@ -87,12 +87,12 @@ def test_from_a_plan_to_a_quantized_model_and_back_to_the_shell(terminal: Termin
     terminal.until(lambda now: "Press s" in now)
     assert terminal.state().startswith("1 ")
     terminal.press("s")
-    now = terminal.until(lambda now: "Done. Next" in now and "bits a weight" in now)
+    now = terminal.until(lambda now: "Done. Press n" in now and "bits a weight" in now)
     assert "4 Quantize" in now
     terminal.press("?")
     terminal.until(lambda now: "Quantizing writes" in now)
     terminal.press("Escape")
-    terminal.until(lambda now: "Done. Next" in now)
+    terminal.until(lambda now: "Done. Press n" in now)
     terminal.press("q")
     terminal.until(lambda now: SHELL_SAYS in now)
     assert terminal.state() == before, "the shell's own screen, cursor and mouse are back"
@@ -117,7 +117,7 @@ def test_from_nothing_to_a_quantized_model_by_keys_alone(terminal: Terminal, tmp
     terminal.press("Enter")
     terminal.until(lambda now: "Press s to begin" in now)
     terminal.press("s")
-    terminal.until(lambda now: "Done. Next" in now and "bits a weight" in now)
+    terminal.until(lambda now: "Done. Press n" in now and "bits a weight" in now)
     terminal.press("q")
     terminal.until(lambda now: SHELL_SAYS in now)
     kept = journeys()[0]
