@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json, to_json
+from edgeq.measure.live import Live
+
+Kind = Callable[[dict[str, Any], Live], Any]
 
 
-class Tell(Protocol):
-    """A `Progress` that takes further facts: `tell(done, total, what, tokens_per_s=31.0)`."""
-
-    def __call__(self, done: int, total: int, what: str, **more: Any) -> None: ...
-
-
-Kind = Callable[[dict[str, Any], Tell], Any]
-
-
-def profile(request: dict[str, Any], tell: Tell) -> Any:
+def profile(request: dict[str, Any], tell: Live) -> Any:
     """Measure this machine, every runtime's kernels too. Request: `refresh`."""
     from edgeq.device.profile import profile_device
 
@@ -28,7 +22,7 @@ def profile(request: dict[str, Any], tell: Tell) -> Any:
     )
 
 
-def quantize(request: dict[str, Any], tell: Tell) -> Any:
+def quantize(request: dict[str, Any], tell: Live) -> Any:
     """Request: `recipe` (JSON of a `Recipe`), `out`, `threads`, `force`. A killed one goes on where it stopped."""
     from edgeq.model.weights import open_source
     from edgeq.quantize.engine import quantize as run
@@ -47,7 +41,7 @@ def quantize(request: dict[str, Any], tell: Tell) -> Any:
     return {"checkpoint": str(made.path), "scheme": made.scheme.name, "bytes": made.total_bytes}
 
 
-def export(request: dict[str, Any], tell: Tell) -> Any:
+def export(request: dict[str, Any], tell: Live) -> Any:
     """Request: `checkpoint`, `to`, `out`, `options`, `force`. Proved, as `edgeq export` does it."""
     from edgeq.checkpoint.open import open_weights
     from edgeq.measure.proof import prove, refuse_unproved
@@ -71,7 +65,7 @@ def export(request: dict[str, Any], tell: Tell) -> Any:
     }
 
 
-def bench(request: dict[str, Any], tell: Tell) -> Any:
+def bench(request: dict[str, Any], tell: Live) -> Any:
     """Request: `artifact`, and of the workload `prompt_tokens`, `tokens`, `reps`, `threads`. Kept in the store."""
     from edgeq.artifact import read_artifact
     from edgeq.device.load_ref import load_device
@@ -88,7 +82,7 @@ def bench(request: dict[str, Any], tell: Tell) -> Any:
     return to_json(found)
 
 
-def compare(request: dict[str, Any], tell: Tell) -> Any:
+def compare(request: dict[str, Any], tell: Live) -> Any:
     """Request: `artifacts`, and of the workload as for `bench`. All are kept in the store."""
     from edgeq.device.load_ref import load_device
     from edgeq.measure.bench import Workload
