@@ -248,11 +248,7 @@ next plan learns from them.
         self._act("cancel")
 
     def _act(self, name: str) -> None:
-        from edgeq import jobs
-
-        job = self._benching.job if self._benching is not None else None
-        if job is not None:
-            self.think(lambda: getattr(jobs, name)(job), lambda _: self.query_one(JobPanel).watch_job(job), "act")
+        self.act_on(self._benching.job if self._benching is not None else None, name)
 
     def _ended(self, seen: Look) -> None:
         from edgeq.jobs import words

@@ -256,11 +256,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         self._act("cancel")
 
     def _act(self, name: str) -> None:
-        from edgeq import jobs
-
-        job = self._exporting.job if self._exporting is not None else None
-        if job is not None:
-            self.think(lambda: getattr(jobs, name)(job), lambda _: self.query_one(JobPanel).watch_job(job), "act")
+        self.act_on(self._exporting.job if self._exporting is not None else None, name)
 
     def action_again(self) -> None:
         if self._exporting is not None:

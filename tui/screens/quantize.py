@@ -262,11 +262,7 @@ cut or a full disk, it takes up where it stopped.
         self._act("cancel")
 
     def _act(self, name: str) -> None:
-        from edgeq import jobs
-
-        job = self._making.job if self._making is not None else None
-        if job is not None:
-            self.think(lambda: getattr(jobs, name)(job), lambda _: self.query_one(JobPanel).watch_job(job), "act")
+        self.act_on(self._making.job if self._making is not None else None, name)
 
     # After: what came of it.
 

@@ -20,6 +20,7 @@ from edgeq.tui.messages import Failed, GoTo
 from edgeq.tui.widgets.stepbar import TITLES, StepBar
 
 if TYPE_CHECKING:
+    from edgeq.jobs import Job
     from edgeq.tui.app import EdgeqApp
     from edgeq.tui.road import Road
 
@@ -123,6 +124,14 @@ class StepScreen(Screen[None]):
 
     def go(self, step: Step) -> None:
         self.post_message(GoTo(step))
+
+    def act_on(self, job: Job | None, name: str) -> None:
+        """`pause`, `resume` or `cancel` a job, and let the screen's panel look at it."""
+        from edgeq import jobs
+        from edgeq.tui.widgets.job_panel import JobPanel
+
+        if job is not None:
+            self.think(lambda: getattr(jobs, name)(job), lambda _: self.query_one(JobPanel).watch_job(job), "act")
 
     def think(self, work: Callable[[], T], then: Callable[[T], object], group: str = "think") -> None:
         """Run `work` in a thread and `then` with its result here; a later call of the group supersedes an earlier one.
