@@ -20,6 +20,7 @@ from edgeq.model.spec import Attention, ModelSpec
 
 DIALECTS = ("contrib", "standard")
 LEVELS = (0, 4)
+BUFFERS = ("growing", "shared")  # of the KV cache
 DTYPES = {"float32": "f32", "float16": "f16"}  # of activations, and that of a cache of the same
 
 
@@ -39,6 +40,7 @@ class Settings:
     kv_text: str | Path | None = None
     dtype: str = "float32"
     format: str = "onnx"
+    kv_buffer: str | None = None
 
     def __post_init__(self) -> None:
         if self.accuracy_level not in LEVELS:
@@ -49,6 +51,7 @@ class Settings:
             ("packing", self.pack, PACKS),
             ("dtype", self.dtype, tuple(DTYPES)),
             ("format", self.format, FORMATS),
+            ("KV buffer", self.buffer, BUFFERS),
             scales,
         ):
             if value not in known:
@@ -56,6 +59,9 @@ class Settings:
         if self.standard and self.format == "ort":
             what = "an .ort file is onnxruntime's alone, so standard operators are of no use in it"
             raise EdgeqError(what, hint="Leave --dialect out, or --format")
+        if not self.standard and self.buffer == "growing":
+            what = "onnxruntime's own attention keeps its cache in a shared buffer"
+            raise EdgeqError(what, hint="Leave --kv-buffer out, or ask for --dialect standard")
         check_cache(self.cache, self.kv_text)
         if self.standard and self.cache != DTYPES[self.dtype]:
             hint = "Leave --kv-dtype out, or --dialect standard"
@@ -66,6 +72,12 @@ class Settings:
     @property
     def standard(self) -> bool:
         return self.dialect == "standard"
+
+    @property
+    def buffer(self) -> str:
+        """Whether caches grow, by copying, or are written into in place. Unless asked for it is what most runtimes run:
+        standard operators that share a buffer need opset 24."""
+        return self.kv_buffer or ("growing" if self.standard else "shared")
 
     @property
     def half(self) -> bool:

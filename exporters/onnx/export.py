@@ -16,11 +16,12 @@ from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.folder import input_options, manifest, positions, products, rope_switch, write_tokenizer
 from edgeq.exporters.onnx import standard_ops
 from edgeq.exporters.onnx.checks import Settings, check
-from edgeq.exporters.onnx.genai import genai_config, growing
+from edgeq.exporters.onnx.genai import genai_config, standard
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.kv_cache import Caches, calibrated
 from edgeq.exporters.onnx.onnx_ops import LOGITS_FROM, OnnxOps
 from edgeq.exporters.onnx.ort_format import convert
+from edgeq.exporters.onnx.shared_cache import SharedCacheOps
 from edgeq.exporters.onnx.standard_ops import StandardOps
 from edgeq.files import new_folder, write_json
 from edgeq.model.spec import Attention, ModelSpec
@@ -42,6 +43,7 @@ def export(
     kv_text: str | Path | None = None,
     dtype: str = "float32",
     format: str = "onnx",
+    kv_buffer: str | None = None,
     plan: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write the artifact folder `out`; it appears under that name only when it is whole.
@@ -65,7 +67,7 @@ def export(
     """
     spec = checkpoint.spec
     context = positions(spec, context)
-    settings = Settings(accuracy_level, activation_scales, dialect, pack, kv_dtype, kv_text, dtype, format)
+    settings = Settings(accuracy_level, activation_scales, dialect, pack, kv_dtype, kv_text, dtype, format, kv_buffer)
     kinds = check(checkpoint, settings)
     tokenizer = checkpoint.tokenizer_files()  # refuses a damaged one before anything is written
     with new_folder(out, force=force) as folder:
@@ -74,7 +76,9 @@ def export(
         if format == "ort":
             convert(folder, checkpoint, rounded_inputs=bool(kinds))
         config = genai_config(spec, context, f"model.{format}", rounded_inputs=bool(kinds))
-        write_json(folder / "genai_config.json", growing(config, accuracy_level) if settings.standard else config)
+        if settings.standard:
+            config = standard(config, accuracy_level, grows=settings.buffer == "growing")
+        write_json(folder / "genai_config.json", config)
         write_tokenizer(tokenizer, folder)
         artifact = manifest(
             checkpoint,
@@ -93,7 +97,7 @@ def export(
 def _options(settings: Settings, kinds: set[str], context: int) -> dict[str, Any]:
     names = ("accuracy_level", "dialect", "pack", "dtype", "format")
     options: dict[str, Any] = {"context": context} | {n: getattr(settings, n) for n in names}
-    options["kv_dtype"] = settings.cache
+    options |= {"kv_dtype": settings.cache, "kv_buffer": settings.buffer}
     if "dynamic" in kinds:
         options["activation_scales"] = settings.activation_scales
     return options
@@ -108,7 +112,8 @@ def _write_graph(
     with _graph(folder, spec, settings) as graph:
         ops: OnnxOps
         if settings.standard:
-            ops = StandardOps(graph, checkpoint, **alike)
+            kind = SharedCacheOps if settings.buffer == "shared" else StandardOps
+            ops = kind(graph, checkpoint, **alike)
         else:
             ops = OnnxOps(graph, checkpoint, accuracy_level=settings.accuracy_level, **alike)
         ops.finish(decoder(ops, spec, ops.ids))

@@ -59,11 +59,12 @@ def genai_config(
     }
 
 
-def growing(config: dict[str, Any], accuracy_level: int) -> dict[str, Any]:
-    """The configuration for a graph in standard operators: caches that grow, positions given, and the arithmetic of the
-    fused products, which such a graph can't say itself."""
+def standard(config: dict[str, Any], accuracy_level: int, *, grows: bool) -> dict[str, Any]:
+    """The configuration for a graph in standard operators: the arithmetic of the fused products, which such a graph
+    can't say itself, and, where its caches grow, that they do and that positions are given."""
     decoder = config["model"]["decoder"]
-    decoder["inputs"]["position_ids"] = "position_ids"
     decoder["session_options"]["session.qdq_matmulnbits_accuracy_level"] = str(accuracy_level)
-    config["search"]["past_present_share_buffer"] = False
+    if grows:
+        decoder["inputs"]["position_ids"] = "position_ids"
+        config["search"]["past_present_share_buffer"] = False
     return config

@@ -46,7 +46,10 @@ class StandardOps(OnnxOps):
         self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
         self._rope = GivenPositions(graph, weights.spec, positions)
         self._masks: dict[int | None, str] = {}
-        graph.metadata.update(GROWING)
+        self._declare()
+
+    def _declare(self) -> None:
+        self._graph.metadata.update(GROWING)
 
     def add_norm(self, x: str, delta: str, name: str) -> tuple[str, str]:
         total = self._graph.add("Add", [x, delta], f"{name}.stream")
@@ -62,9 +65,7 @@ class StandardOps(OnnxOps):
         q, k = self._turned(q, spec.heads, spec), self._turned(k, spec.kv_heads, spec)
         past, present = self._caches.declare(self._graph, layer, spec)
         attributes: dict[str, Any] = {"q_num_heads": spec.heads, "kv_num_heads": spec.kv_heads}
-        attributes["scale"] = spec.scale
-        if spec.softcap is not None:
-            attributes["softcap"] = spec.softcap
+        attributes |= {"scale": spec.scale} | self._softcap(spec)
         inputs, y = [q, k, v, self._mask(spec.window), *past], f"{at}.attention"
         if not spec.sinks:
             return graph.add("Attention", inputs, [y, *present], **attributes)
@@ -90,12 +91,18 @@ class StandardOps(OnnxOps):
     def _routed(self, x: str, layer: int, spec: MoE) -> str:
         return self._split_experts.routed(x, layer, spec)
 
-    def _turned(self, x: str, heads: int, spec: Attention) -> str:
+    def _softcap(self, spec: Attention) -> dict[str, Any]:
+        return {} if spec.softcap is None else {"softcap": spec.softcap}
+
+    def _turned(self, x: str, heads: int | None, spec: Attention) -> str:
+        """`heads`: None for one of four dimensions, which shows them."""
         if spec.rope is None:
             return x
         tables = self._rope.inputs(spec.rope)
         part: dict[str, Any] = {} if spec.rope.dim == spec.head_dim else {"rotary_embedding_dim": spec.rope.dim}
-        return self._graph.add("RotaryEmbedding", [x, *tables], f"{x}.turned", num_heads=heads, **part)
+        if heads is not None:
+            part["num_heads"] = heads
+        return self._graph.add("RotaryEmbedding", [x, *tables], f"{x}.turned", **part)
 
     def _lengths(self) -> None:
         """The places in the cache that this call's tokens take, and all places there are then."""
@@ -126,7 +133,11 @@ class StandardOps(OnnxOps):
             first = graph.add("Sub", ["own_column", size], f"{name}.before")
             near = graph.add("Greater", ["places", first], f"{name}.near")
             seen = graph.add("And", [seen, near], f"{name}.seen")
-        return graph.add("And", [seen, self._unpadded()], name)
+        return self._unhidden(seen, name)
+
+    def _unhidden(self, seen: str, name: str) -> str:
+        """`seen`, less what the caller's mask hides."""
+        return self._graph.add("And", [seen, self._unpadded()], name)
 
     def _unpadded(self) -> str:
         """bool (batch, 1, 1, cache length) of the caller's mask, which may be longer than the cache."""

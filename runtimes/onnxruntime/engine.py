@@ -122,7 +122,8 @@ class OnnxEngine:
     """One sequence on one session. Follows `edgeq.runtimes.generation.Engine`.
 
     Past and present of each layer are the same buffer [1, kv_heads, capacity, width], so a step appends in place and
-    nothing is copied. The buffers double when the sequence outgrows them, up to `context`.
+    nothing is copied. When the sequence outgrows them they double, or grow by an eighth where the graph reads all of
+    them, up to `context`.
     """
 
     def __init__(
@@ -243,14 +244,21 @@ class OnnxEngine:
     def _reserve(self, count: int) -> int:
         """Room for `count` more tokens; the length of the sequence with them."""
         end = self._position + count
-        if end > self._capacity:
-            if end > self.context:
-                raise EdgeqError(f"{end} tokens do not fit into the context of {self.context}")
-            capacity = self._capacity
-            while capacity < end:
-                capacity *= 2
-            self._grow(min(capacity, self.context))
+        if end > self.context:
+            raise EdgeqError(f"{end} tokens do not fit into the context of {self.context}")
+        if end > self._capacity or (self.graph.reads_all and self._capacity > 2 * self._room(end)):
+            self._grow(self._room(end))
         return end
+
+    def _room(self, end: int) -> int:
+        """Tokens to have room for when there are `end`."""
+        if self.graph.reads_all:
+            step = max(_FIRST_CAPACITY, end // 8)
+            return min(-(-end // step) * step, self.context)
+        capacity = self._capacity
+        while capacity < end:
+            capacity *= 2
+        return min(capacity, self.context)
 
     def _grow(self, capacity: int) -> None:
         """Larger buffers, one at a time, with what the old ones held, bound as past and present."""

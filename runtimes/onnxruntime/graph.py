@@ -11,6 +11,7 @@ The caches go through GroupQueryAttention, which appends in place when past and 
 
 A graph in standard operators says `edgeq.cache: growing` in its metadata. Then a cache is as long as the tokens in it,
 the present one is the past one with this call's tokens, and there is an input `position_ids` int64 [batch, tokens].
+One that says `edgeq.cache: shared` appends in place too, but reads its caches to their ends.
 
 One input is optional: `logits_from` int64 [1], an initializer that may be overridden. The graph then gives the logits
 of the tokens from this one on, so that a prompt need not pay for the head at every token.
@@ -58,6 +59,7 @@ class Graph:
     logits_dtype: type[np.generic]
     has_logits_from: bool
     growing: bool = False
+    reads_all: bool = False
 
 
 def read_graph(session: Any, where: Path, head_dim: int | None = None) -> Graph:
@@ -70,7 +72,8 @@ def read_graph(session: Any, where: Path, head_dim: int | None = None) -> Graph:
     """
     inputs = {i.name: i for i in session.get_inputs()}
     outputs = {o.name: o for o in session.get_outputs()}
-    growing = session.get_modelmeta().custom_metadata_map.get("edgeq.cache") == "growing"
+    kind = session.get_modelmeta().custom_metadata_map.get("edgeq.cache")
+    growing = kind == "growing"
     integers = ("input_ids", "attention_mask", *(("position_ids",) if growing else ()))
     for name in integers:
         if name not in inputs:
@@ -91,7 +94,7 @@ def read_graph(session: Any, where: Path, head_dim: int | None = None) -> Graph:
     if len(logits.shape) != 3 or not isinstance(logits.shape[2], int):
         raise _other(f"the graph's logits have shape {logits.shape}, not [batch, tokens, vocab]", where)
     overridable = {i.name for i in session.get_overridable_initializers()}
-    return Graph(caches, logits.shape[2], _DTYPES[logits.type], LOGITS_FROM in overridable, growing)
+    return Graph(caches, logits.shape[2], _DTYPES[logits.type], LOGITS_FROM in overridable, growing, kind == "shared")
 
 
 def _cache(node: Any, outputs: dict[str, Any], head_dim: int | None, where: Path) -> Cache:

@@ -1,4 +1,4 @@
-"""Sessions on a graph in standard operators: the same answers as on onnxruntime's own, from caches that grow."""
+"""Sessions on graphs in standard operators: the same answers as on onnxruntime's own, from caches that grow or stay."""
 
 from __future__ import annotations
 
@@ -16,24 +16,32 @@ from edgeq.runtimes.onnxruntime.engine import OnnxEngine, open_engine
 IDS = np.random.default_rng(3).integers(0, 256, 300).tolist()
 
 
-@pytest.fixture(scope="module")
-def standard(tmp_path_factory: pytest.TempPathFactory, random_weights) -> Path:
-    return export(random_weights(), tmp_path_factory.mktemp("growing") / "tiny", dialect="standard").path
+@pytest.fixture(scope="module", params=["growing", "shared"])
+def standard(request, tmp_path_factory: pytest.TempPathFactory, random_weights) -> Path:
+    folder = tmp_path_factory.mktemp("standard")
+    return export(random_weights(), folder / "tiny", dialect="standard", kv_buffer=request.param).path
 
 
-@pytest.fixture(scope="module")
-def standard_window(tmp_path_factory: pytest.TempPathFactory, random_weights) -> Path:
-    made = random_weights(sliding_window=6)
-    return export(made, tmp_path_factory.mktemp("growing") / "windowed", dialect="standard").path
+@pytest.fixture(scope="module", params=["growing", "shared"])
+def standard_window(request, tmp_path_factory: pytest.TempPathFactory, random_weights) -> Path:
+    made, folder = random_weights(sliding_window=6), tmp_path_factory.mktemp("standard")
+    return export(made, folder / "windowed", dialect="standard", kv_buffer=request.param).path
 
 
 def opened(path: Path, **options: object) -> OnnxEngine:
     return open_engine(path / "model.onnx", **{"context": 512, "threads": 1, "chunk": 100, **options})
 
 
-@pytest.mark.parametrize("pair", [("standard", "artifact"), ("standard_window", "windowed")])
-def test_prompt_steps_and_growth_give_the_logits_of_the_contrib_graph(request, pair):
-    ours, theirs = (opened(request.getfixturevalue(name)) for name in pair)
+def test_prompt_steps_and_growth_give_the_logits_of_the_contrib_graph(standard, artifact):
+    _same_logits(standard, artifact)
+
+
+def test_so_they_do_with_a_window(standard_window, windowed):
+    _same_logits(standard_window, windowed)
+
+
+def _same_logits(ours_at: Path, theirs_at: Path) -> None:
+    ours, theirs = opened(ours_at), opened(theirs_at)
     expected = theirs.logits(IDS[:280]).copy()
     np.testing.assert_allclose(ours.logits(IDS[:200]), expected[:200], atol=1e-3, rtol=0)
     for i in range(200, 280):  # past the first 256 tokens' buffers
@@ -94,6 +102,20 @@ def test_a_step_that_was_interrupted_leaves_nothing_behind(standard):
     np.testing.assert_allclose(engine.logits(IDS[8:12]), expected[8:], atol=1e-3, rtol=0)
 
 
+def test_a_buffer_read_to_its_end_is_not_kept_much_longer_than_the_sequence(tmp_path, random_weights):
+    path = export(random_weights(), tmp_path / "out", dialect="standard", kv_buffer="shared").path
+    engine = opened(path, context=1024)
+    one = engine.cache_bytes // 256
+    expected = engine.logits(IDS[:50]).copy()
+    engine.rewind(0)
+    for _ in range(2):
+        engine.prefill(IDS[:280])
+    assert engine.cache_bytes == 768 * one
+    engine.rewind(0)
+    np.testing.assert_allclose(engine.logits(IDS[:50]), expected, atol=1e-5, rtol=0)
+    assert engine.cache_bytes == 256 * one
+
+
 def test_a_closed_session_says_so(standard):
     session = edgeq.load(standard)
     session.close()
@@ -101,7 +123,9 @@ def test_a_closed_session_says_so(standard):
         session.generate("hello")
 
 
-def test_a_growing_graph_without_positions_is_refused(standard, tmp_path, changed_artifact):
+def test_a_growing_graph_without_positions_is_refused(tmp_path, random_weights, changed_artifact):
+    standard = export(random_weights(), tmp_path / "whole", dialect="standard").path
+
     def rename(model) -> None:
         next(i for i in model.graph.input if i.name == "position_ids").name = "places_of_ids"
         for node in model.graph.node:
