@@ -24,7 +24,12 @@ Made = tuple[tuple[str, ...], tuple[str, ...], str]
 OURS: dict[str, Made] = {
     "edgeq onnx": ((), (), "onnxruntime-genai"),
     "edgeq onnx, no zero points": (("--symmetric",), (), "onnxruntime-genai"),  # as genai's builder stores it
-    "edgeq onnx, standard operators": ((), ("--dialect", "standard"), "onnxruntime-genai"),
+    "edgeq onnx, standard operators": (("--symmetric",), ("--dialect", "standard"), "onnxruntime-genai"),
+    "edgeq onnx, standard in place": (
+        ("--symmetric",),
+        ("--dialect", "standard", "--kv-buffer", "shared"),
+        "onnxruntime-genai",
+    ),
     "edgeq openvino": ((), ("--to", "openvino"), "openvino-genai"),
     "edgeq llama.cpp Q4_0": (("--grid", "q4_0"), ("--to", "gguf"), "llama.cpp Q4_0"),
 }

@@ -68,6 +68,13 @@ def command(
         help="contrib, onnxruntime's fused operators [default], or standard, ONNX's own alone.",
         rich_help_panel=ONNX,
     ),
+    kv_buffer: str | None = typer.Option(
+        None,
+        "--kv-buffer",
+        help="Of standard operators: growing, whose cache is copied at each token and which most runtimes run "
+        "[default], or shared, written in place (opset 24), faster from some hundred tokens on.",
+        rich_help_panel=ONNX,
+    ),
     file_format: str | None = typer.Option(
         None,
         "--format",
@@ -137,6 +144,7 @@ def command(
         "dtype": dtype,
         "ternary_type": ternary_type,
         "device": device,
+        "kv_buffer": kv_buffer,
         "kv_dtype": kv_dtype,
         "kv_text": kv_text,
         "dynamic_quantization": dynamic_quantization,

@@ -16,13 +16,25 @@ class OnnxExporter:
 
     name = "onnx"
     options = frozenset(
-        {"accuracy_level", "activation_scales", "context", "dialect", "dtype", "format", "kv_dtype", "kv_text", "pack"}
+        {
+            "accuracy_level",
+            "activation_scales",
+            "context",
+            "dialect",
+            "dtype",
+            "format",
+            "kv_buffer",
+            "kv_dtype",
+            "kv_text",
+            "pack",
+        }
     )
     about = "onnxruntime: any processor, phones too"
     choices: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
         "dialect": ("contrib", "standard"),
         "dtype": ("float32", "float16"),
         "format": ("onnx", "ort"),
+        "kv_buffer": ("growing", "shared"),
         "kv_dtype": ("f32", "int8", "int4", "f16"),
         "pack": ("fast", "small"),
         "accuracy_level": (4, 0),

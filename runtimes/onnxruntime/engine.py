@@ -18,6 +18,7 @@ from edgeq.runtimes.onnxruntime.providers import CPU, PROVIDERS, Provider, candi
 from edgeq.runtimes.pages import collapse_in_background, mappings
 
 _FIRST_CAPACITY = 256  # tokens the KV cache holds at first
+_SMALL_STEP = 64  # and grows by at least where the graph reads all of it
 _MASK_STEP = 64  # the decode mask grows by so many tokens at a time, see OnnxEngine.decode
 _CHUNK = 128  # prompt tokens per run; 4-bit kernels gain nothing from more
 _LOGITS_BYTES = 64 << 20  # most memory for the logits of a chunk
@@ -155,7 +156,7 @@ class OnnxEngine:
         self._one = session.io_binding()
         self._many = session.io_binding()
         self._bind_fixed()
-        self._grow(context if long else min(_FIRST_CAPACITY, context))
+        self._grow(context if long else self._room(1) if graph.reads_all else min(_FIRST_CAPACITY, context))
 
     @property
     def position(self) -> int:
@@ -253,7 +254,7 @@ class OnnxEngine:
     def _room(self, end: int) -> int:
         """Tokens to have room for when there are `end`."""
         if self.graph.reads_all:
-            step = max(_FIRST_CAPACITY, end // 8)
+            step = max(_SMALL_STEP, end // 8)
             return min(-(-end // step) * step, self.context)
         capacity = self._capacity
         while capacity < end:

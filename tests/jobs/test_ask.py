@@ -89,7 +89,7 @@ def test_no_such_checkpoint(tmp_path):
 
 def test_the_choices_are_those_that_the_exporters_take():
     from edgeq.exporters.onnx import OnnxExporter
-    from edgeq.exporters.onnx.checks import DIALECTS, DTYPES, LEVELS, PACKS, SCALES, Settings
+    from edgeq.exporters.onnx.checks import BUFFERS, DIALECTS, DTYPES, LEVELS, PACKS, SCALES, Settings
     from edgeq.exporters.onnx.kv_cache import KV_DTYPES as ONNX_CACHES
     from edgeq.exporters.onnx.ort_format import FORMATS
     from edgeq.exporters.openvino import OpenVinoExporter
@@ -99,12 +99,14 @@ def test_the_choices_are_those_that_the_exporters_take():
         "dialect": DIALECTS,
         "dtype": DTYPES,
         "format": FORMATS,
+        "kv_buffer": BUFFERS,
         "pack": PACKS,
         "accuracy_level": LEVELS,
         "activation_scales": SCALES,
         "kv_dtype": ONNX_CACHES,
     }
-    usual = {"kv_dtype": DTYPES[Settings().dtype]}  # the activations' own, unless it is asked for
+    # What it is unless it is asked for: the activations' own; of the only dialect that lets choose.
+    usual = {"kv_dtype": DTYPES[Settings().dtype], "kv_buffer": Settings(dialect="standard").buffer}
     for option, values in OnnxExporter.choices.items():
         assert set(values) == set(known[option])
         assert values[0] == usual.get(option, getattr(Settings(), option))

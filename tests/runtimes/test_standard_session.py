@@ -46,7 +46,7 @@ def _same_logits(ours_at: Path, theirs_at: Path) -> None:
     np.testing.assert_allclose(ours.logits(IDS[:200]), expected[:200], atol=1e-3, rtol=0)
     for i in range(200, 280):  # past the first 256 tokens' buffers
         np.testing.assert_allclose(ours.decode(IDS[i]), expected[i], atol=1e-3, rtol=0)
-    assert ours.position == 280 and ours.cache_bytes == theirs.cache_bytes
+    assert ours.position == 280 and ours.cache_bytes <= theirs.cache_bytes
 
 
 def test_rewinding_forgets_the_tokens_behind(standard):
@@ -105,15 +105,15 @@ def test_a_step_that_was_interrupted_leaves_nothing_behind(standard):
 def test_a_buffer_read_to_its_end_is_not_kept_much_longer_than_the_sequence(tmp_path, random_weights):
     path = export(random_weights(), tmp_path / "out", dialect="standard", kv_buffer="shared").path
     engine = opened(path, context=1024)
-    one = engine.cache_bytes // 256
+    one = engine.cache_bytes // 64
     expected = engine.logits(IDS[:50]).copy()
     engine.rewind(0)
     for _ in range(2):
         engine.prefill(IDS[:280])
-    assert engine.cache_bytes == 768 * one
+    assert 560 * one <= engine.cache_bytes < 640 * one
     engine.rewind(0)
     np.testing.assert_allclose(engine.logits(IDS[:50]), expected, atol=1e-5, rtol=0)
-    assert engine.cache_bytes == 256 * one
+    assert engine.cache_bytes == 64 * one
 
 
 def test_a_closed_session_says_so(standard):

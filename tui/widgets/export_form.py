@@ -23,6 +23,7 @@ _ABOUT = {
     "dynamic_quantization": "Channels that share a scale where inputs are rounded to 8 bits; 0: not rounded",
     "format": "onnx; ort: one file below 2 GiB for onnxruntime's minimal builds",
     "kv_dtype": "How the KV cache, the model's memory of the conversation, is kept",
+    "kv_buffer": "Of standard operators: growing (copied, runs anywhere), or shared (in place, opset 24)",
     "kv_text": "A file that an integer cache's ranges are taken from; empty: edgeq's passages",
     "pack": "fast: on integer kernels where one holds the same numbers; small: fewer bytes",
     "ternary_type": "tq2_0 is fast, tq1_0 smaller",
