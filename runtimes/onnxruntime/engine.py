@@ -123,8 +123,8 @@ class OnnxEngine:
     """One sequence on one session. Follows `edgeq.runtimes.generation.Engine`.
 
     Past and present of each layer are the same buffer [1, kv_heads, capacity, width], so a step appends in place and
-    nothing is copied. When the sequence outgrows them they double, or grow by an eighth where the graph reads all of
-    them, up to `context`.
+    nothing is copied. When the sequence outgrows them they double, or grow by a sixteenth where the graph reads all
+    of them, up to `context`.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class OnnxEngine:
     def _room(self, end: int) -> int:
         """Tokens to have room for when there are `end`."""
         if self.graph.reads_all:
-            step = max(_SMALL_STEP, end // 8)
+            step = max(_SMALL_STEP, end // 16)
             return min(-(-end // step) * step, self.context)
         capacity = self._capacity
         while capacity < end:
