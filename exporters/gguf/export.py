@@ -19,7 +19,7 @@ from edgeq.checkpoint.weights import Weight, Weights
 from edgeq.decoder.decoder import check_supported
 from edgeq.decoder.ops import Ability
 from edgeq.errors import EdgeqError
-from edgeq.exporters.folder import grid_of, manifest, positions, rope_switch, write_tokenizer
+from edgeq.exporters.folder import grid_of, manifest, positions, rope_switch, rounded_inputs, write_tokenizer
 from edgeq.exporters.gguf.expressible import check_expressible, graph
 from edgeq.exporters.gguf.metadata import deviations, metadata, rope_factors
 from edgeq.exporters.gguf.modelfile import modelfile
@@ -91,6 +91,9 @@ def export(
     check_expressible(spec, context)
     if ternary_type.upper() not in TYPES:
         raise EdgeqError(f"no ternary type {ternary_type}", hint=f"Known: {', '.join(TYPES).lower()}")
+    if rounded_inputs(checkpoint):
+        what = "llama.cpp rounds the inputs of products in its own way, and a file can't say another"
+        raise EdgeqError(what, where=spec.name, hint="Quantize the weights alone: rtn, gptq, awq, ...")
     entries = list(_entries(checkpoint, _float_type(checkpoint, dtype), ternary_type.upper()))
     sizes = Counter({e.type: 0 for e in entries})
     for e in entries:

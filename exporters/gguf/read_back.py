@@ -1,7 +1,8 @@
 """A written file, read back: the tensors, the architecture and the tokenizer that were meant.
 
 Before llama.cpp is asked what it computes, and where it is not installed instead of that: edgeq's own reader, which
-shares no code with the writer, has to find in the file what the checkpoint holds, every number bit for bit.
+shares no code with the writer, has to find in the file what the checkpoint holds, every number bit for bit; where the
+file's half precision does not hold a scale or a minimum, what its nearest half gives.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weights
 from edgeq.decoder.rope import frequencies
 from edgeq.exporters.gguf.expressible import graph, window_of
+from edgeq.exporters.gguf.storable import rounds
 from edgeq.exporters.gguf.vocabulary import PROBE
 from edgeq.model.spec import Attention, ModelSpec
 from edgeq.model.tensors import tensors
@@ -44,7 +46,7 @@ def read_back(path: Path, checkpoint: Weights, *, progress: Progress | None = No
         if progress:
             progress(i, len(found), t.name)
         meant = checkpoint.load(t.name)
-        values = (meant.dequantize() if isinstance(meant, QuantizedTensor) else meant).reshape(t.shape)
+        values = (_values(meant) if isinstance(meant, QuantizedTensor) else meant).reshape(t.shape)
         if t.role == "norm":
             values = values + np.float32(checkpoint.spec.norm_offset)
         if not _same_bits(values, file.load(t.name)):
@@ -53,6 +55,27 @@ def read_back(path: Path, checkpoint: Weights, *, progress: Progress | None = No
     if ours != theirs:
         wrong.append("the tokenizer read back gives other tokens")
     return wrong
+
+
+def _values(meant: QuantizedTensor) -> npt.NDArray[np.float32]:
+    """float32, a scale and what is added to a group rounded to half precision where the grid has more of it."""
+    if not rounds(meant.grid):
+        return meant.dequantize()
+    grid, scales = meant.grid, meant.scales
+    assert scales is not None
+    middle = grid.levels >> 1
+    added = meant.zero_points
+    codes = meant.codes.astype(np.float32)
+    if grid.zero == "int":
+        assert added is not None
+        added = np.multiply(scales, added, dtype=np.float64) * -1
+    elif grid.symmetric:
+        codes, added = codes - np.float32(middle), np.zeros_like(scales)
+    assert added is not None
+    a, b = (x.astype(np.float16).astype(np.float32).repeat(meant.group_size, 1) for x in (scales, added))
+    columns = meant.shape[1]
+    values: npt.NDArray[np.float32] = codes * a[:, :columns] + b[:, :columns]
+    return values
 
 
 def _same_bits(a: npt.NDArray[np.float32], b: Any) -> bool:

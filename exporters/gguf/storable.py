@@ -1,43 +1,63 @@
-"""Which grids are llama.cpp's block types in other words, and the same tensor in a block type's grid."""
+"""Which grids are llama.cpp's block types in other words, and the same tensor in a block type's grid.
+
+A block has one scale, and where it is not symmetric a minimum, both in half precision. A weight with an integer zero
+point is `scale * code - scale * zero_point`, so its minimum is the last product, rounded: by less than a hundredth of a
+step for 4-bit codes. Integers of fewer bits than a block type has use a part of its range.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.checkpoint.integer_grids import integer_bits
+from edgeq.checkpoint.integers import as_integers
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor, groups_of
 from edgeq.errors import EdgeqError
 from edgeq.scheme import GGML_GRIDS, Grid
+
+Array = npt.NDArray[Any]
+Halves = npt.NDArray[np.float16]
 
 BLOCK = 32
 TERNARY = 256
 FLOATS = ("F32", "F16", "BF16")  # no blocks; llama.cpp does not round what they are multiplied with to 8 bits
 _SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
-_MINIMUM = {4: "Q4_1", 5: "Q5_1"}
+_MINIMUM = {4: "Q4_1", 5: "Q5_1"}  # of zero points and minima
 
 
 def refuses(grid: Grid) -> str | None:
-    """Why no block type stores this grid losslessly, or None when one does."""
+    """Why no block type holds this grid's numbers, scales and minima in half precision, or None when one does."""
     if grid.kind == "float":
         return None
     if grid.kind == "gguf":
         return None if grid.ggml_type in GGML_GRIDS else f"{grid.ggml_type} is not a type edgeq writes"
     if grid.codebook == "ternary":
         return _refuses_ternary(grid)
-    if grid.codebook is not None and grid.codebook != "iq4_nl":
+    needed = integer_bits(grid)
+    if needed is None:
         return f"llama.cpp has no block type for the codebook {grid.codebook}"
     if grid.super_size is not None:
         return "llama.cpp has no such super-blocks"
-    if grid.scale_dtype != "f16":
+    if grid.codebook is not None and grid.scale_dtype != "f16":
         return "llama.cpp stores scales in half precision"
     if grid.group_size != -1 and grid.group_size % BLOCK:
         return f"groups of {grid.group_size} are no multiple of llama.cpp's {BLOCK}"
-    if grid.zero == "int":
-        return "llama.cpp stores minima, not integer zero points; quantize with --grid affine, q4_k, ... or --symmetric"
-    types = _MINIMUM if grid.zero == "float" else _SYMMETRIC
-    if grid.codebook is None and grid.bits not in types:
-        kind = "with minima" if grid.zero == "float" else "without minima"
-        return f"llama.cpp has no {grid.bits}-bit blocks {kind}; it has {', '.join(map(str, types))}"
+    if needed > max(_types(grid)):
+        what = "zero points" if grid.zero == "int" else "minima"
+        return f"llama.cpp has no {needed}-bit blocks with {what}; quantize with --symmetric or to {max(_MINIMUM)} bits"
     return None
+
+
+def _types(grid: Grid) -> dict[int, str]:
+    return _SYMMETRIC if grid.symmetric else _MINIMUM
+
+
+def rounds(grid: Grid) -> bool:
+    """Whether scales or minima have to be rounded to half precision on their way into blocks."""
+    return grid.kind == "int" and (grid.zero == "int" or grid.scale_dtype != "f16")
 
 
 def _refuses_ternary(grid: Grid) -> str | None:
@@ -56,16 +76,18 @@ def ggml_type(grid: Grid, ternary: str = "TQ2_0") -> str:
         return ternary
     if grid.ggml_type is not None:
         return grid.ggml_type
-    if grid.codebook is not None:
+    if grid.codebook == "iq4_nl":
         return "IQ4_NL"
-    return (_MINIMUM if grid.zero == "float" else _SYMMETRIC)[grid.bits]
+    types, needed = _types(grid), integer_bits(grid)
+    return types[min(bits for bits in types if needed is not None and bits >= needed)]
 
 
 def as_blocks(q: QuantizedTensor, name: str) -> QuantizedTensor:
-    """The same numbers on the grid of the block type: a wider group's parameters are repeated.
+    """The same numbers on the grid of the block type, but for the roundings of `rounds`: a wider group's parameters are
+    repeated.
 
     Raises:
-        EdgeqError: the grid is refused, or a row is no whole number of blocks.
+        EdgeqError: the grid is refused, a row is no whole number of blocks, or a scale is beyond half precision.
     """
     why = refuses(q.grid)
     if why is not None:
@@ -75,8 +97,28 @@ def as_blocks(q: QuantizedTensor, name: str) -> QuantizedTensor:
         raise EdgeqError(f"llama.cpp needs rows of whole blocks of {BLOCK}, this has {columns}", where=name)
     if q.grid.kind == "gguf":
         return q
-    repeats = q.group_size // BLOCK
-    blocks = groups_of(columns, BLOCK)
-    scales, zeros = (None if a is None else np.repeat(a, repeats, 1)[:, :blocks] for a in (q.scales, q.zero_points))
-    assert scales is not None
-    return QuantizedTensor.of(GGML_GRIDS[ggml_type(q.grid)], q.codes, Parameters(scales, zeros))
+    grid, (codes, scales, minima) = GGML_GRIDS[ggml_type(q.grid)], _parts(q)
+    repeats, blocks = q.group_size // BLOCK, groups_of(columns, BLOCK)
+    halves = [None if a is None else np.repeat(_half(a, name), repeats, 1)[:, :blocks] for a in (scales, minima)]
+    assert halves[0] is not None
+    return QuantizedTensor.of(grid, codes, Parameters(halves[0], halves[1]))
+
+
+def _parts(q: QuantizedTensor) -> tuple[Array, Array, Array | None]:
+    """Codes of the block type, scales and minima (rows, groups) as exact as they are."""
+    assert q.scales is not None
+    if q.grid.codebook == "iq4_nl" or q.grid.zero == "float":
+        return q.codes, q.scales, q.zero_points
+    same = as_integers(q, GGML_GRIDS[ggml_type(q.grid)].bits)
+    assert same.scales is not None
+    minima = None if same.zero_points is None else -same.scales.astype(np.float64) * same.zero_points
+    return same.codes, same.scales, minima
+
+
+def _half(numbers: Array, name: str) -> Halves:
+    """Raises an EdgeqError where one is too large."""
+    with np.errstate(over="ignore"):
+        halves = numbers.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise EdgeqError("a scale or minimum is too large for llama.cpp's half precision", where=name)
+    return halves

@@ -119,11 +119,11 @@ def test_a_changed_number_or_fact_is_found(saved, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "where", "what"),
     [
-        ({"grid": "int"}, "layers.0.q", "integer zero points"),
+        ({"grid": "int", "bits": 8}, "layers.0.q", "no 8-bit blocks with zero points"),
         ({"grid": "affine", "group_size": 16}, "layers.0.q", "no multiple of llama.cpp's 32"),
-        ({"grid": "affine", "bits": 3}, "layers.0.q", "no 3-bit blocks with minima"),
+        ({"grid": "affine", "bits": 6}, "layers.0.q", "no 6-bit blocks with minima"),
         ({"grid": "nf4"}, "layers.0.q", "no block type for the codebook"),
-        ({"grid": "q4_0", "embed_grid": "int"}, "embed", "integer zero points"),
+        ({"grid": "q4_0", "embed_grid": "int", "embed_bits": 8}, "embed", "no 8-bit blocks with zero points"),
     ],
 )
 def test_a_grid_without_a_block_type_is_refused(saved, tmp_path, fields, where, what):
