@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeq.checkpoint.codebooks import CODEBOOKS
 from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.conversion import convert
 from edgeq.errors import EdgeqError
 from edgeq.exporters.gguf import GgufExporter
 from edgeq.exporters.gguf.read_back import read_back
@@ -21,6 +22,7 @@ from edgeq.measure.verify import verify
 from edgeq.model.weights import open_source
 from edgeq.quantize.engine import quantize
 from edgeq.recipe import Recipe
+from edgeq.registry import exporter
 from edgeq.scheme import Grid, codebook_grid
 
 
@@ -111,6 +113,20 @@ def test_a_checkpoint_runs_and_is_read_back(saved, tmp_path, fields):
     pytest.importorskip("xllamacpp")
     found = verify(artifact, checkpoint=checkpoint)
     assert found.verdict == "pass", found.reasons
+
+
+@pytest.mark.parametrize("layout", ["awq", "gptq", "compressed-tensors"])
+def test_another_tool_s_folder_becomes_a_file(saved, tmp_path, layout):
+    """Four bits in groups with zero points, the usual form of a download."""
+    folder = saved("llama")
+    recipe = Recipe(str(folder), method="rtn", group_size=32, embed_bits=16)
+    made = quantize(open_source(folder), recipe, tmp_path / "q")
+    other = exporter(layout).export(made, tmp_path / layout)
+    checkpoint = convert(other.path, tmp_path / "converted")
+    file = GgufExporter().export(checkpoint, tmp_path / "out").path / "model.gguf"
+    assert read_back(file, checkpoint) == []
+    read = open_source(file).load("layers.1.down")
+    np.testing.assert_allclose(read, made.load("layers.1.down").dequantize(), atol=1e-3, rtol=0)
 
 
 def test_a_changed_minimum_is_found(saved, tmp_path):
