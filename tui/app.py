@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar
 
 from textual.app import App, SystemCommand
@@ -17,6 +18,7 @@ from edgeq.tui.messages import GoTo
 from edgeq.tui.road import Road
 from edgeq.tui.screens import screen_of
 from edgeq.tui.screens.step import StepScreen
+from edgeq.tui.settling import AFTER_S, mend_styles_cache, settle
 from edgeq.tui.themes import DARK, LIGHT
 from edgeq.tui.widgets.stepbar import TITLES
 
@@ -48,6 +50,7 @@ class EdgeqApp(App[None], inherit_bindings=False):  # Textual's own come in anot
         """
         super().__init__()
         mend_monochrome(self)
+        mend_styles_cache()
         self.road = Road(journey)
         self._welcome = welcome
         self.register_theme(DARK)
@@ -74,6 +77,7 @@ class EdgeqApp(App[None], inherit_bindings=False):  # Textual's own come in anot
             except EdgeqError as error:
                 self.notify(error.line, severity="error")
         self.push_screen(screen_of(step))
+        self.set_timer(AFTER_S, partial(settle, step))
 
     def on_go_to(self, message: GoTo) -> None:
         self.show_step(message.step)
