@@ -19,6 +19,7 @@ from edgeq.tui.road import Road
 from edgeq.tui.screens import screen_of
 from edgeq.tui.screens.step import StepScreen
 from edgeq.tui.settling import AFTER_S, mend_styles_cache, settle
+from edgeq.tui.stylesheet import QuickStylesheet
 from edgeq.tui.themes import DARK, LIGHT
 from edgeq.tui.widgets.stepbar import TITLES
 
@@ -49,6 +50,7 @@ class EdgeqApp(App[None], inherit_bindings=False):  # Textual's own come in anot
         welcome: first ask whether an earlier journey is taken up.
         """
         super().__init__()
+        self.stylesheet = QuickStylesheet(variables=self.get_css_variables())
         mend_monochrome(self)
         mend_styles_cache()
         self.road = Road(journey)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from making_data import until
 from snapshot import SIZES, THEMES, check
-from textual.widgets import Markdown, Static
+from textual.widgets import Static
 
 from edgeq.jobs.job import Event, Failure, Job, Look, State
 from edgeq.journey import STEPS, begin
 from edgeq.tui.app import EdgeqApp
 from edgeq.tui.screens.help import HelpScreen
 from edgeq.tui.screens.runs import RunsScreen
+from edgeq.tui.widgets.prose import Prose
 
 
 def run(state: State, title: str, done: int, seconds: float, **more: object) -> Look:
@@ -50,7 +51,7 @@ async def test_pictures(what, size, theme, monkeypatch):
         await pilot.pause()
         if what.startswith("help"):
             await pilot.press("question_mark")
-            await until_over(pilot, HelpScreen, lambda: len(app.screen.query(Markdown)) == 1)
+            await until_over(pilot, HelpScreen, lambda: len(app.screen.query(Prose)) == 1)
         else:
             await pilot.press("j")
             await until_over(pilot, RunsScreen, lambda: str(app.screen.query_one("#run-now", Static).render()) != "")
@@ -73,7 +74,7 @@ async def test_help_tells_each_step_s_keys_and_goes_away_again(step, monkeypatch
     async with app.run_test() as pilot:
         await pilot.pause()
         await pilot.press("question_mark")
-        await until_over(pilot, HelpScreen, lambda: len(app.screen.query(Markdown)) == 1)
+        await until_over(pilot, HelpScreen, lambda: len(app.screen.query(Prose)) == 1)
         assert [str(title.render()) for title in app.screen.query(".keys .title")] == ["Here", "Everywhere"]
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, HelpScreen))

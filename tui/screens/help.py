@@ -8,10 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Markdown, Static
+from textual.widgets import Footer
 
 from edgeq.journey import Step
 from edgeq.tui.widgets.facts import Facts
+from edgeq.tui.widgets.prose import Prose
 from edgeq.tui.widgets.stepbar import TITLES
 
 _EVERYWHERE = [
@@ -45,20 +46,13 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(id="help") as box:
             box.border_title, box.border_subtitle = f"Help: {TITLES[self._step]}", "↑ ↓ scroll, esc closes"
             if below is not None and below.HELP:
-                yield Markdown(below.HELP.strip())
+                yield Prose(below.HELP, id="words-of-help")
             with Horizontal(id="keys"):
-                yield from _table("Here", [] if below is None else _keys(below))
-                yield from _table("Everywhere", _EVERYWHERE)
+                here = [] if below is None else _keys(below)
+                if here:
+                    yield Facts.of(here, "Here")
+                yield Facts.of(_EVERYWHERE, "Everywhere")
         yield Footer(compact=True, show_command_palette=False)
-
-
-def _table(title: str, rows: list[tuple[str, str]]) -> ComposeResult:
-    if rows:
-        with VerticalScroll(classes="keys", can_focus=False):
-            yield Static(title, classes="title")
-            facts = Facts()
-            facts.show(rows)
-            yield facts
 
 
 def _keys(screen: object) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ class StepScreen(Screen[None]):
     """
 
     STEP: ClassVar[Step]
-    HELP: ClassVar[str] = ""  # Markdown; what the help screen says of this step
+    HELP: ClassVar[str] = ""  # as `prose` reads it; what the help screen says of this step
     _sentence = ""
 
     def compose(self) -> ComposeResult:
