@@ -9,11 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edgeq.device.words import binary, quantity
 from edgeq.errors import EdgeqError
+from edgeq.tui.widgets.key_bar import KeyBar
 
 if TYPE_CHECKING:
     from edgeq.device.catalog import Listed
@@ -51,7 +52,7 @@ class DevicePicker(ModalScreen[str | None]):
             yield Input(placeholder="Type to search, or the path of a profile (FILE.json)", id="wanted", compact=True)
             yield OptionList(id="devices")
             yield Static("", id="picker-problem", markup=False)
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         from edgeq.device.catalog import listed

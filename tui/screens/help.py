@@ -8,10 +8,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Footer
 
 from edgeq.journey import Step
 from edgeq.tui.widgets.facts import Facts
+from edgeq.tui.widgets.key_bar import KeyBar
 from edgeq.tui.widgets.prose import Prose
 from edgeq.tui.widgets.stepbar import TITLES
 
@@ -52,7 +52,7 @@ class HelpScreen(ModalScreen[None]):
                 if here:
                     yield Facts.of(here, "Here")
                 yield Facts.of(_EVERYWHERE, "Everywhere")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
 
 def _keys(screen: object) -> list[tuple[str, str]]:

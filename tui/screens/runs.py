@@ -8,12 +8,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.jobs import Look, all_jobs, cancel, forget, look, pause, resume, words
 from edgeq.jobs.job import LIVE
 from edgeq.tui.messages import GoTo
+from edgeq.tui.widgets.key_bar import KeyBar
 
 if TYPE_CHECKING:
     from edgeq.journey import Journey, Step
@@ -53,7 +54,7 @@ class RunsScreen(ModalScreen[None]):
             yield Static("", id="run-now", markup=False)
             with VerticalScroll(id="run-log", can_focus=False):
                 yield Static("", id="run-trace", markup=False)
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         if not self.is_attached:  # the application was left meanwhile, and nothing is on the screen

@@ -12,11 +12,12 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.events import DescendantBlur, DescendantFocus
 from textual.screen import Screen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Journey, Step
 from edgeq.tui.messages import Failed, GoTo
+from edgeq.tui.widgets.key_bar import KeyBar
 from edgeq.tui.widgets.stepbar import TITLES, StepBar
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class StepScreen(Screen[None]):
             if lacking is None:
                 yield from self.body()
         yield Static("", id="problem", markup=False)
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def body(self) -> ComposeResult:
         """The step's own widgets."""

@@ -9,12 +9,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import begin, find_journey
 from edgeq.tui.road import Road
+from edgeq.tui.widgets.key_bar import KeyBar
 
 if TYPE_CHECKING:
     from edgeq.tui.returning import Way
@@ -45,7 +46,7 @@ class WelcomeScreen(ModalScreen[None]):
             yield Static("Go on where you were: choose with ↑ ↓ and Enter. Or begin anew.", classes="dim")
             yield OptionList()
             yield Static("", id="welcome-problem", markup=False)
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         if not self.is_attached:  # the application was left meanwhile
