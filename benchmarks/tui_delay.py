@@ -2,8 +2,8 @@
 
 The application runs in a pseudo-terminal with a real job, both on two cores. Measured are the delay of its event loop
 (how much later than asked a sleep of 10 ms ends; how much of the processor it took for itself meanwhile, which is what
-can be mended where other work made it late) and the time from a key to the screen that it opens, seen from outside. The
-bar is 100 ms. POSIX only.
+can be mended where other work made it late) and the time from a key to what it shows, and from the key that takes it
+back, seen from outside: the runs of all windows, the help, the other theme. The bar is 100 ms. POSIX only.
 """
 
 from __future__ import annotations
@@ -22,14 +22,45 @@ import sys
 import tempfile
 import termios
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from textual.color import Color
+from textual.theme import Theme
+
+from edgeq.tui.themes import DARK, LIGHT
 
 BAR_MS = 100.0
 ASKED_S = 0.01
-KEYS = ((b"j", b"state"), (b"?", b"Quantizing writes"))  # a key, and what only the screen it opens says
-BENEATH = b"Output lost"  # what the screen under it says
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")  # places and colours, between the characters
+
+
+@dataclass(frozen=True)
+class Press:
+    """A key that is pressed twice: it opens a screen and closes it, or changes the theme and changes it back.
+
+    Attributes:
+        there, back: what the terminal is told only then, as characters or as an escape sequence.
+    """
+
+    key: bytes
+    there: bytes
+    back: bytes
+
+
+def ground(theme: Theme) -> bytes:
+    """The escape sequence of a theme's background."""
+    colour = Color.parse(theme.background or "")
+    return b";".join(str(n).encode() for n in (48, 2, *colour.rgb))
+
+
+BENEATH = b"Output lost"  # the step's screen under the one that a key opens
+WAYS = ("there", "back")
+PRESSES = (
+    Press(b"j", b"state", BENEATH),
+    Press(b"?", b"Quantizing writes", BENEATH),
+    Press(b"t", ground(LIGHT), ground(DARK)),
+)
 
 
 def inside(model: str, scheme: str, folder: Path) -> None:
@@ -77,7 +108,7 @@ class Terminal:
             SystemExit: it did not, or ended.
         """
         begun, said = time.perf_counter(), b""
-        while text not in ESCAPES.sub(b"", said):
+        while text not in said and text not in ESCAPES.sub(b"", said):
             left = begun + seconds - time.perf_counter()
             if left < 0 or self.process.poll() is not None:
                 raise SystemExit(f"{text.decode()!r} never came")
@@ -108,16 +139,14 @@ def measure(model: str, scheme: str, seconds: float) -> dict[str, list[float]]:
             terminal.until(b"Press s", 120)
             terminal.press(b"s")
             terminal.until(b"Quantizing", 60)
-            begun, took = time.time(), {key: [] for key, _ in KEYS}
+            begun, took = time.time(), {(press.key, way): [] for press in PRESSES for way in WAYS}
             ended = begun
             while time.time() - begun < seconds and working(folder):
-                for key, text in KEYS:
-                    terminal.drain(0.4)
-                    terminal.press(key)
-                    took[key].append(1000 * terminal.until(text, 30))
-                    terminal.drain(0.2)
-                    terminal.press(key)  # closes it again
-                    terminal.until(BENEATH, 30)
+                for press in PRESSES:
+                    for way, text in zip(WAYS, (press.there, press.back), strict=True):
+                        terminal.drain(0.3)
+                        terminal.press(press.key)
+                        took[press.key, way].append(1000 * terminal.until(text, 30))
                 ended = time.time()
             terminal.drain(0.5)
             terminal.press(b"q")
@@ -129,7 +158,7 @@ def measure(model: str, scheme: str, seconds: float) -> dict[str, list[float]]:
         laps = [lap for lap in json.loads((folder / "late.json").read_text()) if begun <= lap[0] <= ended]
     found = {"event loop, late": [1000 * late for _, late, _ in laps]}
     found["event loop, at work"] = [1000 * worked for _, _, worked in laps]
-    return found | {f"key {key.decode()} to its screen": ms for key, ms in took.items()}
+    return found | {f"key {key.decode()}, {way}": ms for (key, way), ms in took.items()}
 
 
 def working(folder: Path) -> bool:
@@ -152,9 +181,8 @@ def told(name: str, ms: list[float]) -> bool:
     ranked = sorted(ms)
     p99 = ranked[int(0.99 * (len(ranked) - 1))]
     good = p99 < BAR_MS
-    print(
-        f"{name:24} {len(ms):6} {ranked[len(ms) // 2]:9.1f} {p99:9.1f} {ranked[-1]:9.1f}   {'ok' if good else 'SLOW'}"
-    )
+    figures = f"{ranked[len(ms) // 2]:9.1f} {p99:9.1f} {BAR_MS:7.0f} {ranked[-1]:9.1f}"
+    print(f"{name:24} {len(ms):6} {figures}   {'ok' if good else 'SLOW'}")
     return good
 
 
@@ -171,8 +199,8 @@ def main() -> None:
         inside(given.model, given.scheme, given.inside)
         return
     found = measure(given.model, given.scheme, given.seconds)
-    print(f"{given.model}, {given.scheme}, two cores, load {os.getloadavg()[0]:.1f}; ms, p99 under {BAR_MS:.0f}\n")
-    print(f"{'':24} {'times':>6} {'median':>9} {'p99':>9} {'max':>9}")
+    print(f"{given.model}, {given.scheme}, two cores, load {os.getloadavg()[0]:.1f}; ms, the bar is on p99\n")
+    print(f"{'':24} {'times':>6} {'median':>9} {'p99':>9} {'bar':>7} {'max':>9}")
     good = [told(name, ms) for name, ms in found.items()]
     raise SystemExit(not all(good))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from textual import on
 from textual.app import ComposeResult
@@ -21,8 +22,10 @@ from edgeq.tui.widgets.recipe_form import RecipeForm
 
 if TYPE_CHECKING:
     from edgeq.jobs import Look
+    from edgeq.quantize.so_far import LayerError, MatrixDone
     from edgeq.tui.making import Making
 
+Layers: TypeAlias = "tuple[list[MatrixDone], list[LayerError], int]"
 State = Literal["thinking", "before", "exists", "work", "paused", "after"]
 _KEYS: dict[str, tuple[State, ...]] = {
     "start": ("before",),
@@ -223,7 +226,7 @@ cut or a full disk, it takes up where it stopped.
         if seen.state in ("running", "paused"):
             self._become("work" if seen.state == "running" else "paused")
             self.say(making.where(seen))
-            self.think(making.layers, self._layers, "layers")
+            self.think(partial(_layers_of, making), self._layers, "layers")
         elif seen.state == "done":
             self._keep_checkpoint(str(seen.result["checkpoint"]))
         else:
@@ -242,7 +245,7 @@ cut or a full disk, it takes up where it stopped.
         else:
             self.problem("Cancelled", "Press s: it goes on from the last finished layer")
 
-    async def _layers(self, found: tuple[list[Any], list[Any], int]) -> None:
+    async def _layers(self, found: Layers) -> None:
         from edgeq.tui.widgets.error_plot import ErrorPlot
         from edgeq.tui.widgets.layer_list import LayerList
 
@@ -278,7 +281,7 @@ cut or a full disk, it takes up where it stopped.
         self._become("after")
         self.say("Done. Press n to export it for a runtime.")
         self.think(making.made, self._made, "made")
-        self.think(making.layers, self._layers, "layers")
+        self.think(partial(_layers_of, making), self._layers, "layers")
 
     def _made(self, rows: list[tuple[str, str]]) -> None:
         self.query_one("#made", Facts).show(rows)
@@ -287,3 +290,10 @@ cut or a full disk, it takes up where it stopped.
         if self._making is not None:
             self._making = self._making.anew(self.journey.folder)
             self._before()
+
+
+def _layers_of(making: Making) -> Layers:
+    """What is shown of the layers. Blocks; and imports what draws it, which takes longer than a key may wait."""
+    from edgeq.tui.widgets import error_plot, layer_list  # noqa: F401
+
+    return making.layers()
