@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from textual.cache import LRUCache
 from textual.color import Color
 from textual.css.stylesheet import Stylesheet
+from textual.screen import Screen
+from textual.widget import Widget
 
 if TYPE_CHECKING:
     from textual.css.styles import RulesMap
     from textual.dom import DOMNode
 
+_AT_ONCE = 12  # hidden widgets that are given their styles in one go
 _SOURCES = 512  # files and widgets' own styles that are kept parsed, a theme
 
 
@@ -39,6 +43,20 @@ class QuickStylesheet(Stylesheet):
     def reparse(self) -> None:
         self.parse()  # replaces the rules only when all of them are right
 
+    def update(self, root: DOMNode, animate: bool = False) -> None:
+        """Give all in `root` its styles: what is seen at once, what is not a little later, so that a key need not wait.
+
+        Textual calls it for another theme, and for the styles that a new screen brings.
+        """
+        seen, hidden = _parted(root)
+        self.update_nodes(seen, animate=animate)
+        for start in range(0, len(hidden), _AT_ONCE):
+            root.call_later(self._update_hidden, hidden[start : start + _AT_ONCE])
+
+    async def _update_hidden(self, nodes: list[DOMNode]) -> None:
+        self.update_nodes(node for node in nodes if node.is_attached)
+        await asyncio.sleep(0)  # let others have their turn
+
     @classmethod
     def replace_rules(cls, node: DOMNode, rules: RulesMap, animate: bool = False) -> None:
         """Give a node its rules. Of the colours that change only the last one has the node drawn anew.
@@ -61,3 +79,18 @@ class QuickStylesheet(Stylesheet):
             else:
                 setattr(base, name, now.get(name))
         node.notify_style_update()
+
+
+def _parted(root: DOMNode) -> tuple[list[DOMNode], list[DOMNode]]:
+    """Those that are seen, and those that are not: not displayed, in one that is not, or in a screen beneath."""
+    seen: list[DOMNode] = []
+    hidden: list[DOMNode] = []
+    under: set[DOMNode] = set()
+    for node in root.walk_children(with_self=True):
+        beneath = isinstance(node, Screen) and not node.is_current
+        if beneath or node.parent in under or (isinstance(node, Widget) and not node.display):
+            under.add(node)
+            hidden.append(node)
+        else:
+            seen.append(node)
+    return seen, hidden
