@@ -1,10 +1,17 @@
-"""Of all tests: one thread. Tiny models gain nothing from more, and threads that wait for each other lose."""
+"""Of all tests: what they share, and one thread.
+
+Tiny models gain nothing from more threads, and those that wait for each other lose.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "shared"))  # for `tiny_llama`
 
 
 def pytest_configure(config: pytest.Config) -> None:

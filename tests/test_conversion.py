@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_llama import write_llama
 
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.checkpoint.tensor import QuantizedTensor
@@ -15,32 +16,11 @@ from edgeq.checkpoint.weights import dense
 from edgeq.cli.main import main
 from edgeq.conversion import convert
 from edgeq.errors import EdgeqError
-from edgeq.model.names import hf_names
-from edgeq.model.read import read_model
-from edgeq.model.tensors import tensors
 from edgeq.model.weights import open_source
 from edgeq.quantize.engine import quantize
 from edgeq.recipe import Recipe
 from edgeq.registry import exporter
 from edgeq.scheme import GGML_GRIDS
-
-CONFIG = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 2,
-    "vocab_size": 64,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "hidden_act": "silu",
-    "tie_word_embeddings": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +28,9 @@ def source(tmp_path_factory):
     """`source(**fields)`: a tiny float model with a tokenizer."""
 
     def make(**fields) -> Path:
-        from safetensors.numpy import save_file
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-        folder = tmp_path_factory.mktemp("model")
-        (folder / "config.json").write_text(json.dumps({**CONFIG, **fields}))
-        spec = read_model(str(folder))
-        rng, slices = np.random.default_rng(0), hf_names(spec)
-        values = {slices[t.name].name: rng.standard_normal(t.shape).astype(np.float32) for t in tensors(spec)}
-        save_file(values, folder / "model.safetensors")
+        folder = write_llama(tmp_path_factory.mktemp("model"), spread=1.0, **{"vocab_size": 64, **fields})
         letters = [*map(chr, range(33, 92)), "AB"]
         vocab = {w: i for i, w in enumerate(["<unk>", "<s>", "</s>", "Ġ", *letters])}
         tokenizer = Tokenizer(models.BPE(vocab, [("A", "B")]))  # llama.cpp wants merges

@@ -22,6 +22,17 @@ def now(seen: Look) -> str:
     return seen.event.what if seen.event is not None and seen.state in LIVE else ""
 
 
+def ended(seen: Look, again: str) -> tuple[str, str]:
+    """Why a job is not at work any more though it did not do its work, and the way out.
+
+    Args:
+        again: how to begin it once more, which is the way out where no failure has a hint of its own.
+    """
+    if seen.failure is not None:
+        return now(seen), seen.failure.hint or ""
+    return "Cancelled" if seen.state == "cancelled" else f"It stopped: {now(seen)}", again
+
+
 def done(seen: Look) -> str:
     """`42%`; empty where that can't be told."""
     return "" if seen.share is None else f"{min(1.0, seen.share):.0%}"

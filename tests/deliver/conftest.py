@@ -6,14 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from tiny_llama import write_llama
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from edgeq.model.names import hf_names
-from edgeq.model.read import read_model
-from edgeq.model.tensors import tensors
 from edgeq.model.weights import open_source
 from edgeq.quantize.engine import quantize
 from edgeq.recipe import Recipe
@@ -54,34 +50,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 def write_model(folder: Path, *, chat: bool) -> Path:
-    folder.mkdir(parents=True)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "num_hidden_layers": 2,
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    write_llama(folder, vocab_size=VOCAB)
     _tokenizer().save(str(folder / "tokenizer.json"))
     words = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(words))
     if chat:
         (folder / "chat_template.jinja").write_text(TEMPLATE)
-    spec = read_model(str(folder))
-    rng, slices = np.random.default_rng(0), hf_names(spec)
-    values = {t.name: rng.standard_normal(t.shape) * 0.05 + (t.role == "norm") for t in tensors(spec)}
-    save_file({slices[n].name: v.astype(np.float32) for n, v in values.items()}, folder / "model.safetensors")
     return folder
 
 

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from tiny_llama import write_llama
 
 from edgeq.jobs import all_jobs, cancel, control
 from edgeq.jobs.job import Job, Look
-from edgeq.model.names import hf_names
-from edgeq.model.read import read_model
-from edgeq.model.tensors import tensors
-
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 256,
-    "intermediate_size": 512,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 24,
-    "vocab_size": 512,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "hidden_act": "silu",
-    "tie_word_embeddings": True,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +32,9 @@ def idle_work(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A random model of 24 layers."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    size = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 24, "vocab_size": 512}
+    folder = write_llama(tmp_path / "model", spread=1.0, **size)
     (folder / "tokenizer.json").write_text('{"model": {}}')
-    spec = read_model(str(folder))
-    rng, slices = np.random.default_rng(0), hf_names(spec)
-    values = {slices[t.name].name: rng.standard_normal(t.shape).astype(np.float32) for t in tensors(spec)}
-    save_file(values, folder / "model.safetensors")
     return folder
 
 

@@ -232,11 +232,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
     def _ended(self, seen: Look) -> None:
         from edgeq.jobs import words
 
-        if seen.failure is not None:
-            self._last = (words.now(seen), seen.failure.hint or "")
-        else:
-            what = "Cancelled" if seen.state == "cancelled" else f"It stopped: {words.now(seen)}"
-            self._last = (what, "Press s to begin again")
+        self._last = words.ended(seen, "Press s to begin again")
         self._list()
 
     def _keep(self, path: str) -> None:

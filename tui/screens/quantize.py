@@ -238,12 +238,7 @@ cut or a full disk, it takes up where it stopped.
         assert self._making is not None
         self._making = self._making.stopped(seen.state)
         self._before(keep_problem=True)
-        if seen.failure is not None:
-            self.problem(words.now(seen), seen.failure.hint or "")
-        elif seen.state == "interrupted":
-            self.problem(f"It stopped: {words.now(seen)}", "Press s: it goes on from the last finished layer")
-        else:
-            self.problem("Cancelled", "Press s: it goes on from the last finished layer")
+        self.problem(*words.ended(seen, "Press s: it goes on from the last finished layer"))
 
     async def _layers(self, found: Layers) -> None:
         from edgeq.tui.widgets.error_plot import ErrorPlot
