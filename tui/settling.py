@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from functools import lru_cache
+from typing import Any
 
 from textual._styles_cache import StylesCache
 
@@ -32,7 +33,8 @@ def mend_styles_cache() -> None:
 
     Textual caches a method together with the object that it is called on, the last 1024 of them; it needs none.
     """
-    method = StylesCache.__dict__.get("get_inner_outer")
-    plain = getattr(method, "__wrapped__", None)
+    kind: Any = StylesCache
+    method = kind.__dict__.get("get_inner_outer")
+    plain: Any = getattr(method, "__wrapped__", None)
     if plain is not None and not isinstance(method, classmethod):
-        StylesCache.get_inner_outer = classmethod(lru_cache(1024)(plain))  # type: ignore[assignment,method-assign]
+        kind.get_inner_outer = classmethod(lru_cache(1024)(plain))
