@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual.cache import LRUCache
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from textual.css.styles import RulesMap
     from textual.dom import DOMNode
 
-_AT_ONCE = 12  # hidden widgets that are given their styles in one go
+_AT_ONCE = 8  # hidden widgets that are given their styles in one go,
+_LATER_S, _PAUSE_S = 0.1, 0.02  # when what is seen is drawn, and with room between for what a person does
 _SOURCES = 512  # files and widgets' own styles that are kept parsed, a theme
 
 
@@ -50,12 +51,12 @@ class QuickStylesheet(Stylesheet):
         """
         seen, hidden = _parted(root)
         self.update_nodes(seen, animate=animate)
-        for start in range(0, len(hidden), _AT_ONCE):
-            root.call_later(self._update_hidden, hidden[start : start + _AT_ONCE])
+        for turn, start in enumerate(range(0, len(hidden), _AT_ONCE)):
+            some = hidden[start : start + _AT_ONCE]
+            root.set_timer(_LATER_S + turn * _PAUSE_S, partial(self._update_hidden, some))
 
-    async def _update_hidden(self, nodes: list[DOMNode]) -> None:
+    def _update_hidden(self, nodes: list[DOMNode]) -> None:
         self.update_nodes(node for node in nodes if node.is_attached)
-        await asyncio.sleep(0)  # let others have their turn
 
     @classmethod
     def replace_rules(cls, node: DOMNode, rules: RulesMap, animate: bool = False) -> None:
