@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.cache import LRUCache
 from textual.color import Color
@@ -26,6 +26,8 @@ class QuickStylesheet(Stylesheet):
     Textual parses every source anew for a new theme, and for each screen that brings a file of its own. Here what is
     parsed once stays, a theme's apart from the other's.
     """
+
+    _whole: ClassVar[bool] = False  # all that is seen is given its styles, and drawn once after it
 
     def __init__(self, *, variables: dict[str, str] | None = None) -> None:
         super().__init__(variables=variables)
@@ -50,7 +52,14 @@ class QuickStylesheet(Stylesheet):
         Textual calls it for another theme, and for the styles that a new screen brings.
         """
         seen, hidden = _parted(root)
-        self.update_nodes(seen, animate=animate)
+        kind = type(self)
+        kind._whole = True
+        try:
+            self.update_nodes(seen, animate=animate)
+        finally:
+            kind._whole = False
+        for node in seen:
+            _draw(node)
         for turn, start in enumerate(range(0, len(hidden), _AT_ONCE)):
             some = hidden[start : start + _AT_ONCE]
             root.set_timer(_LATER_S + turn * _PAUSE_S, partial(self._update_hidden, some))
@@ -73,13 +82,23 @@ class QuickStylesheet(Stylesheet):
         changed = [name for name in before | now if before.get(name) != now.get(name)]
         colours = [name for name in changed if isinstance(before.get(name), Color) and isinstance(now.get(name), Color)]
         # A scrollbar's colour also has the scrollbar drawn, which is no child of the node: such a one is the last.
-        quiet = set(sorted(colours, key=lambda name: name.startswith("scrollbar"))[:-1])
+        quiet = set(sorted(colours, key=lambda name: name.startswith("scrollbar"))[: None if cls._whole else -1])
         for name in changed:
             if name in quiet:
                 base.set_rule(name, now[name])
             else:
                 setattr(base, name, now.get(name))
         node.notify_style_update()
+
+
+def _draw(node: DOMNode) -> None:
+    """Have a widget drawn anew, and its scrollbars, which are no children of it."""
+    if isinstance(node, Widget):
+        node.refresh()
+        if node.show_vertical_scrollbar:
+            node.vertical_scrollbar.refresh()
+        if node.show_horizontal_scrollbar:
+            node.horizontal_scrollbar.refresh()
 
 
 def _parted(root: DOMNode) -> tuple[list[DOMNode], list[DOMNode]]:
