@@ -37,4 +37,5 @@ def mend_styles_cache() -> None:
     method = kind.__dict__.get("get_inner_outer")
     plain: Any = getattr(method, "__wrapped__", None)
     if plain is not None and not isinstance(method, classmethod):
-        kind.get_inner_outer = classmethod(lru_cache(1024)(plain))
+        cached: Any = lru_cache(1024)(plain)
+        kind.get_inner_outer = classmethod(cached)
