@@ -4,12 +4,15 @@
     -> Reshape [N, K] -> MatMul
 
 All arithmetic is float32, so that what the graph says is what the checkpoint's `dequantize` computes, bit for bit.
+
+No plugin multiplies with `integer * scale + minimum` compressed. What the minima add is a small product of its own:
+`sum(x * (integer + offset)) = sum(x * integer) + sum over groups(sum(x in the group) * offset)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +20,24 @@ import openvino as ov
 from openvino import opset13 as op
 from openvino import opset15
 
+from edgeq.checkpoint.integers import Shifted
 from edgeq.checkpoint.pack import pack
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
 from edgeq.exporters.openvino import packing
 from edgeq.exporters.openvino.graph import Value, constant, integers, joined, named, out, reshape
 from edgeq.exporters.openvino.spool import Spool
-from edgeq.exporters.openvino.storable import ROWS_COMPRESSED, TYPE_BITS, Layout, layout
+from edgeq.exporters.openvino.storable import ROWS_COMPRESSED, TYPE_BITS, Layout, as_stored, layout
 from edgeq.scheme import Grid
 
 Floats = npt.NDArray[np.float32]
 HEAD = "@head"  # ends the name of a tied matrix where the head multiplies by it
+OFFSETS = "@offsets"  # ends the name of what is added to a matrix of integers, (rows, blocks)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A matrix's constants, `zeros` and `scales` where its layout has them; `data` are the bytes of `codes`."""
+    """A matrix's constants, all but `codes` where its layout has them; `data` are the bytes of `codes`."""
 
     form: Layout
     rows: int
@@ -40,6 +45,7 @@ class Stored:
     codes: Value
     zeros: Value | None = None
     scales: Value | None = None
+    offsets: Value | None = None
 
 
 class Matrices:
@@ -54,23 +60,25 @@ class Matrices:
         forms = {layout(grid, weight.shape[1]) for weight, grid in weights}
         if len(forms) > 1:
             return joined([self.product(x, [n], [w]) for n, w in zip(names, weights, strict=True)], -1)
-        stored = self._store(forms.pop(), [weight for weight, _ in weights])
-        return _times(x, named(_matrix(stored), "+".join(names)))
+        name = "+".join(names)
+        stored = self._store(name, forms.pop(), [weight for weight, _ in weights])
+        return _product(x, stored, name)
 
     def rows(self, ids: Value, name: str, weight: Weight, grid: Grid) -> Value:
         """Rows of an embedding; `tied_product` may then use the same stored matrix."""
-        stored = self._store(layout(grid, weight.shape[1]), [weight])
+        stored = self._store(name, layout(grid, weight.shape[1]), [weight])
         self._stored[name] = stored
         if not stored.form.quantized or stored.form.type in ROWS_COMPRESSED:
-            return named(_gather(_matrix(stored), ids), name)
-        assert isinstance(weight, QuantizedTensor)
-        return named(self._unpacked_rows(ids, stored, weight), name)
+            rows = _gather(_matrix(stored), ids)
+        else:
+            rows = self._unpacked_rows(ids, stored, weight)
+        return named(_with_offsets(rows, ids, stored), name)
 
     def tied_product(self, x: Value, name: str) -> Value:
         """`x @ stored.T`: the same constants, converted once more, since what is shared would be computed each time."""
-        return _times(x, named(_matrix(self._stored[name]), name + HEAD))
+        return _product(x, self._stored[name], name + HEAD)
 
-    def _store(self, form: Layout, weights: Sequence[Weight]) -> Stored:
+    def _store(self, name: str, form: Layout, weights: Sequence[Weight]) -> Stored:
         """Write matrices one below the other; only one is unpacked at a time."""
         rows = sum(w.shape[0] for w in weights)
         if not form.quantized:
@@ -78,7 +86,8 @@ class Matrices:
             plain = (w.astype(dtype, copy=False) for w in weights if not isinstance(w, QuantizedTensor))
             data = self._spool.write(plain)
             return Stored(form, rows, data, self._spool.constant(form.type, (rows, form.columns), data))
-        quantized = [w for w in weights if isinstance(w, QuantizedTensor)]
+        held = [as_stored(w) for w in weights]
+        quantized = [q for w in held if isinstance(q := w.integers if isinstance(w, Shifted) else w, QuantizedTensor)]
         shape = (rows, form.columns) if form.blocks == 1 else (rows, form.blocks, form.block)
         single = (rows, 1) if form.blocks == 1 else (rows, form.blocks, 1)
         data = self._spool.write(p for w in quantized for p in packing.codes(w, form))
@@ -90,9 +99,14 @@ class Matrices:
         elif form.middle is not None:
             zeros = constant(form.middle, np.uint8)
         scales = self._spool.write(packing.scales(w, form) for w in quantized)
-        return Stored(form, rows, data, codes, zeros, self._spool.constant(form.scale, single, scales))
+        stored = Stored(form, rows, data, codes, zeros, self._spool.constant(form.scale, single, scales))
+        if not form.offsets:
+            return stored
+        added = self._spool.write(packing.offsets(w, form) for w in held if isinstance(w, Shifted))
+        constants = self._spool.constant("f32", (rows, form.blocks), added)
+        return replace(stored, offsets=named(constants, name + OFFSETS))
 
-    def _unpacked_rows(self, ids: Value, stored: Stored, weight: QuantizedTensor) -> Value:
+    def _unpacked_rows(self, ids: Value, stored: Stored, weight: Weight) -> Value:
         """Rows of a table of a type that the plugins would unpack as a whole: its bytes are looked up, then its codes.
 
         The bytes are a second constant in the graph, but the same ones in the file. Zero points, which lie across
@@ -111,7 +125,10 @@ class Matrices:
         table = packing.table(form.type) - np.float32(form.middle or 0)
         x = out(op.gather(constant(table), reshape(columns, 0, 0, form.blocks, form.block), constant(0, np.int64)))
         if form.zeros:
-            zeros = self._spool.write([packing.zero_points(weight, form)])
+            held = as_stored(weight)
+            quantized = held.integers if isinstance(held, Shifted) else held
+            assert isinstance(quantized, QuantizedTensor)
+            zeros = self._spool.write([packing.zero_points(quantized, form)])
             found = _gather(self._spool.constant("u8", (stored.rows, form.blocks), zeros), ids)
             x = out(op.subtract(x, reshape(_floats(found), 0, 0, form.blocks, 1)))
         assert stored.scales is not None
@@ -127,6 +144,26 @@ def _matrix(stored: Stored) -> Value:
     if stored.scales is not None:
         x = out(op.multiply(x, _floats(stored.scales)))
     return x if form.blocks == 1 else out(op.reshape(x, integers(stored.rows, form.columns), False))
+
+
+def _product(x: Value, stored: Stored, name: str) -> Value:
+    """`x @ stored.T` by a matrix of that name, with what the minima add."""
+    y = _times(x, named(_matrix(stored), name))
+    if stored.offsets is None:
+        return y
+    in_blocks = reshape(x, 0, 0, stored.form.blocks, stored.form.block)
+    sums = out(op.reduce_sum(in_blocks, constant([-1], np.int64), False))
+    return out(op.add(y, _times(sums, stored.offsets)))
+
+
+def _with_offsets(rows: Value, ids: Value, stored: Stored) -> Value:
+    """Rows (batch, tokens, columns) that are looked up, with their minima."""
+    if stored.offsets is None:
+        return rows
+    form = stored.form
+    in_blocks = reshape(rows, 0, 0, form.blocks, form.block)
+    added = reshape(_gather(stored.offsets, ids), 0, 0, form.blocks, 1)
+    return reshape(out(op.add(in_blocks, added)), 0, 0, form.columns)
 
 
 def _floats(x: Value) -> Value:
