@@ -7,7 +7,7 @@ is multiplied out. So kernels for 2, 4 and 8 bits run them all, bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,18 @@ def as_integers_and_offsets(weight: QuantizedTensor, bits: int) -> Shifted:
     zeros = np.where(exact, middle, 0).astype(np.uint8)
     offsets = np.where(exact, moved, minima).astype(np.float32)
     return Shifted(QuantizedTensor(made, weight.codes, _typed(scales, made), zeros), offsets)
+
+
+def without_zero_points(shifted: Shifted) -> Shifted:
+    """What `as_integers_and_offsets` gave on a symmetric grid, where every zero point is in the middle of the codes;
+    else as it is. Matrices of real models are so: the sum of a minimum and a few scales has few binary digits."""
+    weight = shifted.integers
+    if weight.zero_points is None or not weight.zero_points.all():  # each is 0 or the middle
+        return shifted
+    grid = replace(weight.grid, zero="none")
+    shift = (grid.levels >> 1) - int(weight.zero_points[0, 0])  # three bits have their middle at 4, four bits at 8
+    codes = weight.codes + np.uint8(shift) if shift else weight.codes
+    return Shifted(QuantizedTensor(grid, codes, weight.scales), shifted.offsets)
 
 
 def _typed(scales: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[Any]:

@@ -88,16 +88,17 @@ def _stored(spec: ModelSpec, scheme: Scheme, runtime: str | None) -> Iterator[St
     plain = 4 if scheme.linear.bits == 32 else _FLOAT_BYTES.get(runtime or "", 2)
     for t, count in alike(spec):
         grid = scheme_grid(t, scheme)
-        each = _grid_bytes(t, grid, runtime) if grid else t.numel * plain
+        each = _grid_bytes(t, grid, runtime, spec.tied) if grid else t.numel * plain
         yield Stored(t, count, count * each)
 
 
-def _grid_bytes(t: TensorSpec, grid: Grid, runtime: str | None) -> int:
+def _grid_bytes(t: TensorSpec, grid: Grid, runtime: str | None, tied: bool) -> int:
     columns = t.shape[-1]
     rows = t.numel // columns
     if runtime == "openvino":
         held = openvino_grids.expert_grid(grid) or grid if t.expert else grid
-        found = openvino_grids.matrix_bytes(rows, columns, held, table=t.role == "embed")
+        table = t.role == "embed"
+        found = openvino_grids.matrix_bytes(rows, columns, held, looked_up=table, multiplied=tied or not table)
         if found is not None:
             return found
     return grid_bytes(rows, columns, grid, runtime)

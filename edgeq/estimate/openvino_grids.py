@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 from edgeq.checkpoint.integer_grids import integer_bits, integer_grid
@@ -17,11 +18,13 @@ _EXPERT_BITS = (4, 8)  # of its product with chosen experts
 def stored_grid(grid: Grid) -> Grid | None:
     """The grid with the same numbers that a matrix on `grid` is stored on; None: there is none.
 
-    Of a grid with minima those are apart, one float32 number a group, which is added.
+    Of a grid with minima those are apart, one float32 number a group, which is added; where a minimum moved to the
+    middle of the codes is no exact float32 number, which no real model was seen to have, zero points are stored too.
     """
     if grid.kind == "float" or (grid.kind == "codebook" and grid.codebook in NATIVE):
         return grid
-    return _integer(grid, _BITS)
+    stored = _integer(grid, _BITS)
+    return stored if stored is None or grid.zero != "float" else replace(stored, zero="none")
 
 
 @lru_cache(maxsize=512)
@@ -40,11 +43,22 @@ def _integer(grid: Grid, widths: tuple[int, ...]) -> Grid | None:
     return None if bits is None else integer_grid(grid, bits)
 
 
-def matrix_bytes(rows: int, columns: int, grid: Grid, *, table: bool = False) -> int | None:
+def npu_takes(grid: Grid) -> bool:
+    """The NPU's compiler takes linear layers on this grid: symmetric integers of 4 bits in groups of 128 or rows."""
+    stored = stored_grid(grid)
+    if stored is None or grid.zero != "none":
+        return False
+    return stored.kind == "int" and stored.bits == 4 and stored.group_size in (-1, 128)
+
+
+def matrix_bytes(
+    rows: int, columns: int, grid: Grid, *, looked_up: bool = False, multiplied: bool = True
+) -> int | None:
     """Bytes of a (rows, columns) matrix in the file; None: it is not stored.
 
     Args:
-        table: rows of it are looked up: those of 2 bits have a second copy of their zero points, a byte each.
+        looked_up: rows are looked up, which of 2-bit ones takes the zero points a byte each.
+        multiplied: inputs are multiplied with it, which takes them packed.
     """
     stored = stored_grid(grid)
     if stored is None or stored.kind == "float":
@@ -52,9 +66,10 @@ def matrix_bytes(rows: int, columns: int, grid: Grid, *, table: bool = False) ->
     size = columns if stored.group_size == -1 else math.gcd(stored.group_size, columns)
     blocks = rows * -(-columns // size)
     wide = 4 if stored.scale_dtype == "f32" or stored.super_size is not None else 2
-    zeros = 0 if stored.symmetric else _packed(blocks, stored.bits) + (blocks if table and stored.bits == 2 else 0)
+    apart = looked_up and stored.bits == 2
+    zeros = _packed(blocks, stored.bits) * (multiplied or not apart) + blocks * apart
     offsets = 4 * blocks if grid.zero == "float" else 0
-    return _packed(rows * columns, stored.bits) + wide * blocks + zeros + offsets
+    return _packed(rows * columns, stored.bits) + wide * blocks + zeros * (not stored.symmetric) + offsets
 
 
 def _packed(codes: int, bits: int) -> int:

@@ -9,7 +9,7 @@ from typing import Literal
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_grids import kernel_grid
-from edgeq.estimate.openvino_grids import stored_grid
+from edgeq.estimate.openvino_grids import npu_takes, stored_grid
 from edgeq.estimate.pool import ACCELERATOR_KINDS, accelerator
 from edgeq.scheme import Scheme
 
@@ -109,9 +109,7 @@ def _openvino_cpu(scheme: Scheme, device: Device) -> Support:
 
 
 def _openvino_npu(scheme: Scheme, device: Device) -> Support:
-    grid = None if scheme.gguf_type is not None else stored_grid(scheme.linear)
-    fits = grid is not None and grid.kind == "int" and grid.bits == 4 and grid.symmetric
-    if grid is None or not fits or grid.group_size not in {-1, 128}:
+    if scheme.gguf_type is not None or not npu_takes(scheme.linear):
         return _refused("the NPU takes symmetric int4 in groups of 128 or whole rows only")
     return FAST
 

@@ -27,7 +27,7 @@ from edgeq.checkpoint.weights import Weight
 from edgeq.exporters.openvino import packing
 from edgeq.exporters.openvino.graph import Value, constant, integers, joined, named, out, reshape
 from edgeq.exporters.openvino.spool import Spool
-from edgeq.exporters.openvino.storable import ROWS_COMPRESSED, TYPE_BITS, Layout, as_stored, layout
+from edgeq.exporters.openvino.storable import ROWS_COMPRESSED, TYPE_BITS, Held, Layout, as_stored, layout_of
 from edgeq.scheme import Grid
 
 Floats = npt.NDArray[np.float32]
@@ -57,37 +57,38 @@ class Matrices:
 
     def product(self, x: Value, names: Sequence[str], weights: Sequence[tuple[Weight, Grid]]) -> Value:
         """`x @ concat(weights).T`. Matrices of one layout become one product."""
-        forms = {layout(grid, weight.shape[1]) for weight, grid in weights}
+        held = [as_stored(weight) for weight, _ in weights]
+        forms = {layout_of(one, grid) for one, (_, grid) in zip(held, weights, strict=True)}
         if len(forms) > 1:
             return joined([self.product(x, [n], [w]) for n, w in zip(names, weights, strict=True)], -1)
         name = "+".join(names)
-        stored = self._store(name, forms.pop(), [weight for weight, _ in weights])
+        stored = self._store(name, forms.pop(), held)
         return _product(x, stored, name)
 
     def rows(self, ids: Value, name: str, weight: Weight, grid: Grid) -> Value:
         """Rows of an embedding; `tied_product` may then use the same stored matrix."""
-        stored = self._store(name, layout(grid, weight.shape[1]), [weight])
+        held = as_stored(weight)
+        stored = self._store(name, layout_of(held, grid), [held])
         self._stored[name] = stored
         if not stored.form.quantized or stored.form.type in ROWS_COMPRESSED:
             rows = _gather(_matrix(stored), ids)
         else:
-            rows = self._unpacked_rows(ids, stored, weight)
+            rows = self._unpacked_rows(ids, stored, _quantized(held))
         return named(_with_offsets(rows, ids, stored), name)
 
     def tied_product(self, x: Value, name: str) -> Value:
         """`x @ stored.T`: the same constants, converted once more, since what is shared would be computed each time."""
         return _product(x, self._stored[name], name + HEAD)
 
-    def _store(self, name: str, form: Layout, weights: Sequence[Weight]) -> Stored:
+    def _store(self, name: str, form: Layout, weights: Sequence[Held]) -> Stored:
         """Write matrices one below the other; only one is unpacked at a time."""
         rows = sum(w.shape[0] for w in weights)
         if not form.quantized:
             dtype = np.float16 if form.type == "f16" else np.float32
-            plain = (w.astype(dtype, copy=False) for w in weights if not isinstance(w, QuantizedTensor))
+            plain = (w.astype(dtype, copy=False) for w in weights if isinstance(w, np.ndarray))
             data = self._spool.write(plain)
             return Stored(form, rows, data, self._spool.constant(form.type, (rows, form.columns), data))
-        held = [as_stored(w) for w in weights]
-        quantized = [q for w in held if isinstance(q := w.integers if isinstance(w, Shifted) else w, QuantizedTensor)]
+        quantized = [_quantized(w) for w in weights]
         shape = (rows, form.columns) if form.blocks == 1 else (rows, form.blocks, form.block)
         single = (rows, 1) if form.blocks == 1 else (rows, form.blocks, 1)
         data = self._spool.write(p for w in quantized for p in packing.codes(w, form))
@@ -102,11 +103,11 @@ class Matrices:
         stored = Stored(form, rows, data, codes, zeros, self._spool.constant(form.scale, single, scales))
         if not form.offsets:
             return stored
-        added = self._spool.write(packing.offsets(w, form) for w in held if isinstance(w, Shifted))
+        added = self._spool.write(packing.offsets(w, form) for w in weights if isinstance(w, Shifted))
         constants = self._spool.constant("f32", (rows, form.blocks), added)
         return replace(stored, offsets=named(constants, name + OFFSETS))
 
-    def _unpacked_rows(self, ids: Value, stored: Stored, weight: Weight) -> Value:
+    def _unpacked_rows(self, ids: Value, stored: Stored, weight: QuantizedTensor) -> Value:
         """Rows of a table of a type that the plugins would unpack as a whole: its bytes are looked up, then its codes.
 
         The bytes are a second constant in the graph, but the same ones in the file. Zero points, which lie across
@@ -125,15 +126,18 @@ class Matrices:
         table = packing.table(form.type) - np.float32(form.middle or 0)
         x = out(op.gather(constant(table), reshape(columns, 0, 0, form.blocks, form.block), constant(0, np.int64)))
         if form.zeros:
-            held = as_stored(weight)
-            quantized = held.integers if isinstance(held, Shifted) else held
-            assert isinstance(quantized, QuantizedTensor)
-            zeros = self._spool.write([packing.zero_points(quantized, form)])
+            zeros = self._spool.write([packing.zero_points(weight, form)])
             found = _gather(self._spool.constant("u8", (stored.rows, form.blocks), zeros), ids)
             x = out(op.subtract(x, reshape(_floats(found), 0, 0, form.blocks, 1)))
         assert stored.scales is not None
         scales = reshape(_floats(_gather(stored.scales, ids)), 0, 0, form.blocks, 1)
         return reshape(out(op.multiply(x, scales)), 0, 0, form.columns)
+
+
+def _quantized(held: Held) -> QuantizedTensor:
+    weight = held.integers if isinstance(held, Shifted) else held
+    assert isinstance(weight, QuantizedTensor), "its layout is not a float one"
+    return weight
 
 
 def _matrix(stored: Stored) -> Value:

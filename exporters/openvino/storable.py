@@ -10,10 +10,10 @@ exact: with scales that have no more than 16 binary digits.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeq.checkpoint.integer_grids import unreadable
-from edgeq.checkpoint.integers import Shifted, held_by
+from edgeq.checkpoint.integers import Shifted, held_by, without_zero_points
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
 from edgeq.errors import EdgeqError
@@ -24,6 +24,7 @@ _SMALLEST = 4  # channels of a group
 _TYPES = {(2, True): "u2", (2, False): "u2", (4, True): "i4", (4, False): "u4", (8, True): "i8", (8, False): "u8"}
 _TABLES = {"nf4": "nf4", "fp4": "f4e2m1", "ternary": "u2"}
 TYPE_BITS = {"u2": 2, "u4": 4, "i4": 4, "u8": 8, "i8": 8, "nf4": 4, "f4e2m1": 4}
+Held = Weight | Shifted
 ROWS_COMPRESSED = ("u4", "i4", "u8", "i8")  # types whose rows the CPU plugin looks up without unpacking the table
 
 
@@ -65,13 +66,14 @@ def refuses(grid: Grid) -> str | None:
     return f"OpenVINO has no type for the codebook {grid.codebook}, but {', '.join(_TABLES)}"
 
 
-def as_stored(weight: Weight) -> Weight | Shifted:
+def as_stored(weight: Weight) -> Held:
     """A weight on a storable grid on the one that it is stored on, with the same numbers."""
     if not isinstance(weight, QuantizedTensor):
         return weight
     grid = stored_grid(weight.grid)
     assert grid is not None, "`check` refuses it"
-    return weight if grid == weight.grid else held_by(weight, grid.bits)
+    held = weight if grid == weight.grid else held_by(weight, grid.bits)
+    return without_zero_points(held) if isinstance(held, Shifted) else held
 
 
 def check(grid: Grid, columns: int, name: str, *, expert: bool = False) -> None:
@@ -100,6 +102,13 @@ def _refuses_shape(grid: Grid, columns: int) -> str | None:
     if columns * TYPE_BITS[form.type] % 8:
         return f"rows of {columns} codes of {TYPE_BITS[form.type]} bits are no whole bytes"
     return None
+
+
+def layout_of(held: Held, planned: Grid) -> Layout:
+    """How a weight that `as_stored` gave lies in the file; `planned` is a float weight's grid."""
+    if isinstance(held, Shifted):
+        return replace(layout(held.integers.grid, held.shape[1]), offsets=True)
+    return layout(held.grid if isinstance(held, QuantizedTensor) else planned, held.shape[1])
 
 
 def layout(wanted: Grid, columns: int) -> Layout:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from edgeq.errors import EdgeqError
 from edgeq.estimate.openvino_grids import stored_grid
 from edgeq.exporters.openvino import OpenVinoExporter
 from edgeq.exporters.openvino.matrices import OFFSETS
-from edgeq.exporters.openvino.storable import as_stored, layout, refuses
+from edgeq.exporters.openvino.storable import as_stored, layout, layout_of, refuses
 from edgeq.measure.divergence import DivergenceMeter
 from edgeq.measure.verify import FLOAT_LIMITS
 from edgeq.scheme import GGML_GRIDS, Grid, Scheme, affine_grid, codebook_grid, int_grid
@@ -24,7 +26,7 @@ from edgeq.scheme import GGML_GRIDS, Grid, Scheme, affine_grid, codebook_grid, i
 ov = pytest.importorskip("openvino")
 IDS = np.random.default_rng(5).integers(0, 160, 20).tolist()
 EXACT: dict[str, Any] = {"kv_dtype": "f32", "dynamic_quantization": 0}
-# name -> grid, the type its codes are stored on, that of its scales
+# name -> grid, the type its codes are stored on (with minima: unless they need zero points), that of its scales
 GRIDS: dict[str, tuple[Grid, str, str]] = {
     "int3": (int_grid(3, 32), "u4", "f16"),
     "int3-sym": (int_grid(3, 32, symmetric=True), "i4", "f16"),
@@ -33,21 +35,21 @@ GRIDS: dict[str, tuple[Grid, str, str]] = {
     "int7": (int_grid(7, 16), "u8", "f16"),
     "iq4_nl": (codebook_grid("iq4_nl", 32), "i8", "f16"),
     "affine2": (affine_grid(2, 32), "u2", "f16"),
-    "affine3-row": (affine_grid(3, -1), "u4", "f16"),
-    "affine4": (affine_grid(4, 32), "u4", "f16"),
-    "affine4-g48": (affine_grid(4, 48), "u4", "f16"),  # wider than what divides a row
-    "affine8": (affine_grid(8, 32), "u8", "f16"),
+    "affine3-row": (affine_grid(3, -1), "i4", "f16"),
+    "affine4": (affine_grid(4, 32), "i4", "f16"),
+    "affine4-g48": (affine_grid(4, 48), "i4", "f16"),  # wider than what divides a row
+    "affine8": (affine_grid(8, 32), "i8", "f16"),
     "Q4_0": (GGML_GRIDS["Q4_0"], "i4", "f16"),
-    "Q4_1": (GGML_GRIDS["Q4_1"], "u4", "f16"),
+    "Q4_1": (GGML_GRIDS["Q4_1"], "i4", "f16"),
     "Q5_0": (GGML_GRIDS["Q5_0"], "i8", "f16"),
-    "Q5_1": (GGML_GRIDS["Q5_1"], "u8", "f16"),
+    "Q5_1": (GGML_GRIDS["Q5_1"], "i8", "f16"),
     "Q8_0": (GGML_GRIDS["Q8_0"], "i8", "f16"),
     "IQ4_NL": (GGML_GRIDS["IQ4_NL"], "i8", "f16"),
     "IQ4_XS": (GGML_GRIDS["IQ4_XS"], "i8", "f32"),
     "Q2_K": (GGML_GRIDS["Q2_K"], "u2", "f32"),
     "Q3_K": (GGML_GRIDS["Q3_K"], "i4", "f32"),
-    "Q4_K": (GGML_GRIDS["Q4_K"], "u4", "f32"),
-    "Q5_K": (GGML_GRIDS["Q5_K"], "u8", "f32"),
+    "Q4_K": (GGML_GRIDS["Q4_K"], "i4", "f32"),
+    "Q5_K": (GGML_GRIDS["Q5_K"], "i8", "f32"),
     "Q6_K": (GGML_GRIDS["Q6_K"], "i8", "f32"),
 }
 MINIMA = [name for name, (grid, _, _) in GRIDS.items() if grid.zero == "float"]
@@ -76,12 +78,36 @@ def same(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> b
     return close and not divergence.broken and divergence.mean_kl < FLOAT_LIMITS.mean_kl
 
 
+def centred(weight: QuantizedTensor) -> QuantizedTensor:
+    """With minima about as large as half of the codes' range, as real ones are: no zero points are needed then."""
+    grid, scales = weight.grid, weight.scales
+    if weight.super_scales is None:
+        return QuantizedTensor(grid, weight.codes, scales, (-3 * scales).astype(np.float16))
+    supers = weight.super_scales
+    return QuantizedTensor(grid, weight.codes, scales, scales.copy(), supers, (3 * supers).astype(np.float16))
+
+
+def each(load: Callable[[str], Any], change: Callable[[QuantizedTensor], QuantizedTensor]) -> Callable[[str], Any]:
+    def loaded(name: str) -> Any:
+        weight = load(name)
+        return change(weight) if isinstance(weight, QuantizedTensor) else weight
+
+    return loaded
+
+
 @pytest.mark.parametrize("hidden", [64, 80])
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_is_read_back_and_multiplied_compressed(weights, tmp_path: Path, name: str, hidden: int) -> None:
-    """80 channels and a tied head: neither groups nor super-blocks divide the row; 64 and an untied one."""
+    """80 channels and a tied head: groups don't divide the row, minima are random and need zero points; 64 channels and
+    an untied head: they need none."""
     grid, kind, scale = GRIDS[name]
     source = weights(grid, hidden=hidden, tied=hidden == 80, bias=True, layers=1)
+    form = layout(grid, hidden)
+    assert (form.type, form.zeros, form.scale, form.offsets) == (kind, grid.zero == "int", scale, name in MINIMA)
+    if name in MINIMA and hidden == 80:
+        kind = kind.replace("i", "u")
+    elif name in MINIMA:
+        source.load = each(source.load, centred)
     artifact = OpenVinoExporter().export(source, tmp_path / "out", **EXACT)
     assert OpenVinoExporter().read_back(artifact, source) == []
     found, nodes = run(artifact)
@@ -89,8 +115,6 @@ def test_a_grid_is_read_back_and_multiplied_compressed(weights, tmp_path: Path, 
     products = [precision for layer, precision in nodes if layer == "FullyConnected"]
     assert products.count(kind) == 5
     assert products.count("f32") == len(products) - 5 == (5 if name in MINIMA else 0)
-    form = layout(grid, hidden)
-    assert (form.type, form.scale, form.offsets) == (kind, scale, name in MINIMA)
     if kind != "u2":
         assert ("Gather", kind) in nodes
 
@@ -98,13 +122,24 @@ def test_a_grid_is_read_back_and_multiplied_compressed(weights, tmp_path: Path, 
 @pytest.mark.parametrize("name", GRIDS)
 def test_what_is_stored_are_the_same_numbers(quantized, name: str) -> None:
     weight: QuantizedTensor = quantized(GRIDS[name][0], 24, 192)
-    held = as_stored(weight)
+    same_numbers(weight, as_stored(weight), name)
+    if name in MINIMA:
+        held = as_stored(centred(weight))
+        same_numbers(centred(weight), held, name)
+        assert layout_of(held, weight.grid) == layout(weight.grid, 192)
+
+
+def same_numbers(weight: QuantizedTensor, held: Any, name: str) -> None:
     integers = getattr(held, "integers", held)
     values = integers.dequantize()
     if name in MINIMA:
-        values = values + np.repeat(held.offsets, integers.group_size, axis=1)[:, :192]  # type: ignore[union-attr]
+        values = values + np.repeat(held.offsets, integers.group_size, axis=1)[:, :192]
     np.testing.assert_array_equal(values.view(np.uint32), weight.dequantize().view(np.uint32))
-    assert integers.grid == stored_grid(weight.grid)
+    stored = stored_grid(weight.grid)
+    assert stored is not None
+    assert integers.grid == (
+        replace(stored, zero="int") if name in MINIMA and integers.zero_points is not None else stored
+    )
     assert str(integers.scales.dtype) == {"f16": "float16", "f32": "float32"}[GRIDS[name][2]]
 
 
