@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from edgeq.estimate import gguf
+from edgeq.estimate import gguf, openvino_grids
 from edgeq.estimate.ggml import stored_type, type_bytes
 from edgeq.estimate.gguf_header import file_bytes
 from edgeq.estimate.onnx_file import matrix_bytes, onnx_data_bytes
-from edgeq.estimate.openvino_grids import expert_grid
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.scheme import Grid, Scheme
@@ -39,8 +37,8 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
       take that divides the group, 128 where a whole row shares a scale; float matrices are float32. Grids that these
       kernels lack: `edgeq.estimate.onnx_grids`.
     - openvino: codes of 2, 4 or 8 bits packed over the whole tensor (other widths take the next of these), scales in
-      the grid's dtype, zero points with the width of the codes; a group that does not divide the row is split into
-      equal ones that do.
+      the grid's dtype, multiplied-out ones in float32, zero points with the width of the codes, minima in float32; a
+      group that does not divide the row is split into equal ones that do.
     - others (compressed-tensors and the neutral checkpoint): codes packed per row into whole 32-bit words, scales in
       the grid's dtype, zero points likewise packed.
     """
@@ -48,19 +46,15 @@ def grid_bytes(rows: int, columns: int, grid: Grid, runtime: str | None = None) 
         return rows * columns * (4 if runtime == "onnxruntime" else grid.bits // 8)
     if runtime == "onnxruntime":
         return matrix_bytes(rows, columns, grid)
+    stored = openvino_grids.matrix_bytes(rows, columns, grid) if runtime == "openvino" else None
+    if stored is not None:
+        return stored
     if grid.kind == "gguf":
         kind = stored_type(grid.ggml_type or "Q8_0", columns)
         return rows * type_bytes(kind, columns)
     size = columns if grid.group_size == -1 else grid.group_size
-    if runtime == "openvino":
-        size = math.gcd(size, columns)
     groups = _ceil(columns, size)
     stored_zeros = 0 if grid.zero == "none" else rows * groups
-    if runtime == "openvino":
-        bits = next(b for b in (2, 4, 8) if grid.bits <= b)
-        scale = 4 if grid.scale_dtype == "f32" or grid.super_size is not None else 2
-        zeros = _ceil(stored_zeros * bits, 8) if grid.zero == "int" else scale * stored_zeros
-        return _ceil(rows * columns * bits, 8) + scale * rows * groups + zeros
     scale = 2 if grid.scale_dtype == "f16" else 4
     if grid.super_size is not None:  # scales are codes of one byte
         return 4 * rows * _ceil(columns * grid.bits, 32) + rows * (groups + scale)
@@ -93,11 +87,21 @@ def _stored(spec: ModelSpec, scheme: Scheme, runtime: str | None) -> Iterator[St
         return
     plain = 4 if scheme.linear.bits == 32 else _FLOAT_BYTES.get(runtime or "", 2)
     for t, count in alike(spec):
-        grid, columns = scheme_grid(t, scheme), t.shape[-1]
-        if grid and t.expert and runtime == "openvino":
-            grid = expert_grid(grid) or grid
-        each = grid_bytes(t.numel // columns, columns, grid, runtime) if grid else t.numel * plain
+        grid = scheme_grid(t, scheme)
+        each = _grid_bytes(t, grid, runtime, spec.tied) if grid else t.numel * plain
         yield Stored(t, count, count * each)
+
+
+def _grid_bytes(t: TensorSpec, grid: Grid, runtime: str | None, tied: bool) -> int:
+    columns = t.shape[-1]
+    rows = t.numel // columns
+    if runtime == "openvino":
+        held = openvino_grids.expert_grid(grid) or grid if t.expert else grid
+        table = t.role == "embed"
+        found = openvino_grids.matrix_bytes(rows, columns, held, looked_up=table, multiplied=tied or not table)
+        if found is not None:
+            return found
+    return grid_bytes(rows, columns, grid, runtime)
 
 
 @cache

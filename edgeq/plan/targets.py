@@ -9,8 +9,9 @@ from typing import Literal
 from edgeq.device.spec import Device
 from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_grids import kernel_grid
+from edgeq.estimate.openvino_grids import npu_takes, stored_grid
 from edgeq.estimate.pool import ACCELERATOR_KINDS, accelerator
-from edgeq.scheme import Grid, Scheme
+from edgeq.scheme import Scheme
 
 Level = Literal["fast", "slow", "refused"]
 
@@ -86,16 +87,17 @@ def _onnxruntime_cuda(scheme: Scheme, device: Device) -> Support:
 
 def _openvino(scheme: Scheme, device: Device) -> Support:
     grid = scheme.linear
-    if grid.kind == "gguf":
-        return _refused("GGUF block types are llama.cpp's own")
-    if grid.kind == "int" and grid.bits in {3, 5, 6, 7}:
-        return _refused(f"{grid.bits}-bit codes would take {4 if grid.bits < 4 else 8} bits: no gain")
-    if grid.kind == "int" and grid.bits == 2:
+    stored = None if scheme.gguf_type is not None else stored_grid(grid)
+    if stored is None:
+        return _refused("mixtures of GGUF block types are llama.cpp's own")
+    if stored.kind == "float":
+        return FAST if grid.bits == 16 else _slow("twice the bytes of fp16 for nothing")
+    if stored.bits == 2:
         return _slow("2-bit weights are unpacked to 8 bits at every use")
-    if grid.kind == "int" and grid.group_size == 16:
+    if stored.group_size == 16:
         return _slow("groups of 16 turn off 8-bit activations")
-    if grid.kind == "float" and grid.bits == 32:
-        return _slow("twice the bytes of fp16 for nothing")
+    if stored.bits != grid.bits:
+        return Support("fast", f"its {grid.bits}-bit codes are stored as {stored.bits}-bit ones")
     return FAST
 
 
@@ -107,8 +109,7 @@ def _openvino_cpu(scheme: Scheme, device: Device) -> Support:
 
 
 def _openvino_npu(scheme: Scheme, device: Device) -> Support:
-    grid: Grid = scheme.linear
-    if grid.kind != "int" or grid.bits != 4 or not grid.symmetric or grid.group_size not in {-1, 128}:
+    if scheme.gguf_type is not None or not npu_takes(scheme.linear):
         return _refused("the NPU takes symmetric int4 in groups of 128 or whole rows only")
     return FAST
 

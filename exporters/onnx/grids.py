@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-
-from edgeq.checkpoint.codebooks import CODEBOOKS
-from edgeq.checkpoint.integers import as_integers, as_integers_and_offsets
+from edgeq.checkpoint.integer_grids import unreadable
+from edgeq.checkpoint.integers import Shifted, held_by
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
 from edgeq.estimate.onnx_grids import Pack, block_size, kernel_grid
-from edgeq.scheme import GGML_GRIDS, Grid
+from edgeq.scheme import Grid
 
 
 def refuses(grid: Grid) -> str | None:
     """Why a tensor on `grid` can't be stored without loss, or None when it can, if only for slow unpacking."""
-    if grid.kind == "gguf" and grid.ggml_type not in GGML_GRIDS:
-        return f"edgeq does not know the layout of {grid.ggml_type or 'this gguf type'}"
-    if grid.codebook is not None and grid.codebook not in CODEBOOKS:
-        return f"edgeq has no codebook {grid.codebook}"
-    if grid.kind != "float" and not 1 <= grid.bits <= 8:
-        return f"codes of {grid.bits} bits can't be stored, only 1 to 8"
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Shifted:
-    """A grid with minima as a kernel's integers, and offsets float32 (rows, groups) that are added to their groups."""
-
-    integers: QuantizedTensor
-    offsets: npt.NDArray[np.float32]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.integers.shape
+    return unreadable(grid)
 
 
 Stored = Weight | Shifted
@@ -46,11 +23,7 @@ def as_stored(weight: Stored, pack: Pack) -> Stored:
     if not isinstance(weight, QuantizedTensor) or has_kernel(weight):
         return weight
     grid = kernel_grid(weight.grid, pack)
-    if grid is None:
-        return weight
-    if weight.grid.zero == "float":
-        return Shifted(*as_integers_and_offsets(weight, grid.bits))
-    return as_integers(weight, grid.bits)
+    return weight if grid is None else held_by(weight, grid.bits)
 
 
 def has_kernel(weight: Stored) -> bool:

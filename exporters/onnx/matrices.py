@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.checkpoint.integers import Shifted
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
 from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx import packing
 from edgeq.exporters.onnx.graph import MICROSOFT, Graph
-from edgeq.exporters.onnx.grids import Shifted, Stored, as_stored, has_kernel
+from edgeq.exporters.onnx.grids import Stored, as_stored, has_kernel
 from edgeq.exporters.onnx.offsets import Offsets
 from edgeq.exporters.onnx.packing import Layout, layout
 from edgeq.exporters.onnx.planes import PlaneLayout

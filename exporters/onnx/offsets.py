@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeq.checkpoint.integers import Shifted
 from edgeq.exporters.onnx.graph import Graph
-from edgeq.exporters.onnx.grids import Shifted
 
 
 class Offsets:

@@ -4,12 +4,15 @@
     -> Reshape [N, K] -> MatMul
 
 All arithmetic is float32, so that what the graph says is what the checkpoint's `dequantize` computes, bit for bit.
+
+No plugin multiplies with `integer * scale + minimum` compressed. What the minima add is a small product of its own:
+`sum(x * (integer + offset)) = sum(x * integer) + sum over groups(sum(x in the group) * offset)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +20,24 @@ import openvino as ov
 from openvino import opset13 as op
 from openvino import opset15
 
+from edgeq.checkpoint.integers import Shifted
 from edgeq.checkpoint.pack import pack
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.checkpoint.weights import Weight
 from edgeq.exporters.openvino import packing
 from edgeq.exporters.openvino.graph import Value, constant, integers, joined, named, out, reshape
 from edgeq.exporters.openvino.spool import Spool
-from edgeq.exporters.openvino.storable import ROWS_COMPRESSED, TYPE_BITS, Layout, layout
+from edgeq.exporters.openvino.storable import ROWS_COMPRESSED, TYPE_BITS, Held, Layout, as_stored, layout_of
 from edgeq.scheme import Grid
 
 Floats = npt.NDArray[np.float32]
 HEAD = "@head"  # ends the name of a tied matrix where the head multiplies by it
+OFFSETS = "@offsets"  # ends the name of what is added to a matrix of integers, (rows, blocks)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A matrix's constants, `zeros` and `scales` where its layout has them; `data` are the bytes of `codes`."""
+    """A matrix's constants, all but `codes` where its layout has them; `data` are the bytes of `codes`."""
 
     form: Layout
     rows: int
@@ -40,6 +45,7 @@ class Stored:
     codes: Value
     zeros: Value | None = None
     scales: Value | None = None
+    offsets: Value | None = None
 
 
 class Matrices:
@@ -51,34 +57,38 @@ class Matrices:
 
     def product(self, x: Value, names: Sequence[str], weights: Sequence[tuple[Weight, Grid]]) -> Value:
         """`x @ concat(weights).T`. Matrices of one layout become one product."""
-        forms = {layout(grid, weight.shape[1]) for weight, grid in weights}
+        held = [as_stored(weight) for weight, _ in weights]
+        forms = {layout_of(one, grid) for one, (_, grid) in zip(held, weights, strict=True)}
         if len(forms) > 1:
             return joined([self.product(x, [n], [w]) for n, w in zip(names, weights, strict=True)], -1)
-        stored = self._store(forms.pop(), [weight for weight, _ in weights])
-        return _times(x, named(_matrix(stored), "+".join(names)))
+        name = "+".join(names)
+        stored = self._store(name, forms.pop(), held)
+        return _product(x, stored, name)
 
     def rows(self, ids: Value, name: str, weight: Weight, grid: Grid) -> Value:
         """Rows of an embedding; `tied_product` may then use the same stored matrix."""
-        stored = self._store(layout(grid, weight.shape[1]), [weight])
+        held = as_stored(weight)
+        stored = self._store(name, layout_of(held, grid), [held])
         self._stored[name] = stored
         if not stored.form.quantized or stored.form.type in ROWS_COMPRESSED:
-            return named(_gather(_matrix(stored), ids), name)
-        assert isinstance(weight, QuantizedTensor)
-        return named(self._unpacked_rows(ids, stored, weight), name)
+            rows = _gather(_matrix(stored), ids)
+        else:
+            rows = self._unpacked_rows(ids, stored, _quantized(held))
+        return named(_with_offsets(rows, ids, stored), name)
 
     def tied_product(self, x: Value, name: str) -> Value:
         """`x @ stored.T`: the same constants, converted once more, since what is shared would be computed each time."""
-        return _times(x, named(_matrix(self._stored[name]), name + HEAD))
+        return _product(x, self._stored[name], name + HEAD)
 
-    def _store(self, form: Layout, weights: Sequence[Weight]) -> Stored:
+    def _store(self, name: str, form: Layout, weights: Sequence[Held]) -> Stored:
         """Write matrices one below the other; only one is unpacked at a time."""
         rows = sum(w.shape[0] for w in weights)
         if not form.quantized:
             dtype = np.float16 if form.type == "f16" else np.float32
-            plain = (w.astype(dtype, copy=False) for w in weights if not isinstance(w, QuantizedTensor))
+            plain = (w.astype(dtype, copy=False) for w in weights if isinstance(w, np.ndarray))
             data = self._spool.write(plain)
             return Stored(form, rows, data, self._spool.constant(form.type, (rows, form.columns), data))
-        quantized = [w for w in weights if isinstance(w, QuantizedTensor)]
+        quantized = [_quantized(w) for w in weights]
         shape = (rows, form.columns) if form.blocks == 1 else (rows, form.blocks, form.block)
         single = (rows, 1) if form.blocks == 1 else (rows, form.blocks, 1)
         data = self._spool.write(p for w in quantized for p in packing.codes(w, form))
@@ -90,7 +100,12 @@ class Matrices:
         elif form.middle is not None:
             zeros = constant(form.middle, np.uint8)
         scales = self._spool.write(packing.scales(w, form) for w in quantized)
-        return Stored(form, rows, data, codes, zeros, self._spool.constant(form.scale, single, scales))
+        stored = Stored(form, rows, data, codes, zeros, self._spool.constant(form.scale, single, scales))
+        if not form.offsets:
+            return stored
+        added = self._spool.write(packing.offsets(w, form) for w in weights if isinstance(w, Shifted))
+        constants = self._spool.constant("f32", (rows, form.blocks), added)
+        return replace(stored, offsets=named(constants, name + OFFSETS))
 
     def _unpacked_rows(self, ids: Value, stored: Stored, weight: QuantizedTensor) -> Value:
         """Rows of a table of a type that the plugins would unpack as a whole: its bytes are looked up, then its codes.
@@ -119,6 +134,12 @@ class Matrices:
         return reshape(out(op.multiply(x, scales)), 0, 0, form.columns)
 
 
+def _quantized(held: Held) -> QuantizedTensor:
+    weight = held.integers if isinstance(held, Shifted) else held
+    assert isinstance(weight, QuantizedTensor), "its layout is not a float one"
+    return weight
+
+
 def _matrix(stored: Stored) -> Value:
     """float32 (rows, columns), by nodes of its own over the stored constants."""
     form, x = stored.form, _floats(stored.codes)
@@ -127,6 +148,26 @@ def _matrix(stored: Stored) -> Value:
     if stored.scales is not None:
         x = out(op.multiply(x, _floats(stored.scales)))
     return x if form.blocks == 1 else out(op.reshape(x, integers(stored.rows, form.columns), False))
+
+
+def _product(x: Value, stored: Stored, name: str) -> Value:
+    """`x @ stored.T` by a matrix of that name, with what the minima add."""
+    y = _times(x, named(_matrix(stored), name))
+    if stored.offsets is None:
+        return y
+    in_blocks = reshape(x, 0, 0, stored.form.blocks, stored.form.block)
+    sums = out(op.reduce_sum(in_blocks, constant([-1], np.int64), False))
+    return out(op.add(y, _times(sums, stored.offsets)))
+
+
+def _with_offsets(rows: Value, ids: Value, stored: Stored) -> Value:
+    """Rows (batch, tokens, columns) that are looked up, with their minima."""
+    if stored.offsets is None:
+        return rows
+    form = stored.form
+    in_blocks = reshape(rows, 0, 0, form.blocks, form.block)
+    added = reshape(_gather(stored.offsets, ids), 0, 0, form.blocks, 1)
+    return reshape(out(op.add(in_blocks, added)), 0, 0, form.columns)
 
 
 def _floats(x: Value) -> Value:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeq.checkpoint.weights import Weights
 from edgeq.errors import EdgeqError
+from edgeq.estimate.openvino_grids import npu_takes
 from edgeq.exporters.folder import grid_of, positions, rounded_inputs
 from edgeq.exporters.openvino.storable import layout
 from edgeq.model.tensors import tensors
@@ -105,8 +106,7 @@ def _unfit(checkpoint: Weights, device: str) -> Iterator[tuple[str, str]]:
     """What the device's compiler would fail on, or run slowly, deep inside."""
     spec = checkpoint.spec
     if device == "npu":
-        inner = {grid_of(checkpoint, t) for t in tensors(spec) if t.linear and t.role != "head"}
-        if not all(g.kind == "int" and g.bits == 4 and g.symmetric and g.group_size in (-1, 128) for g in inner):
+        if not all(npu_takes(grid_of(checkpoint, t)) for t in tensors(spec) if t.linear and t.role != "head"):
             hint = "Quantize with --bits 4 --group-size 128 --symmetric"
             yield "it takes symmetric int4 in groups of 128 or whole rows only", hint
         if rounded_inputs(checkpoint):

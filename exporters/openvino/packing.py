@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoint.codebooks import codebook
+from edgeq.checkpoint.integers import Shifted
 from edgeq.checkpoint.pack import pack
 from edgeq.checkpoint.tensor import QuantizedTensor, group_scales
 from edgeq.exporters.openvino.storable import TYPE_BITS, Layout
@@ -34,6 +35,11 @@ def scales(weight: QuantizedTensor, form: Layout) -> npt.NDArray[Any]:
         weight.scales if weight.super_scales is None else group_scales(weight.grid, weight.parameters, form.columns)
     )
     return _per_block(weight, stored, form).astype(np.float16 if form.scale == "f16" else np.float32, copy=False)
+
+
+def offsets(weight: Shifted, form: Layout) -> npt.NDArray[np.float32]:
+    """float32 (rows, blocks)."""
+    return _per_block(weight.integers, weight.offsets, form).astype(np.float32, copy=False)
 
 
 def zero_points(weight: QuantizedTensor, form: Layout) -> Bytes:

@@ -12,7 +12,7 @@ import openvino as ov
 
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.errors import EdgeqError
-from edgeq.exporters.openvino.matrices import HEAD
+from edgeq.exporters.openvino.matrices import HEAD, OFFSETS
 from edgeq.model.tensors import TensorSpec, tensors
 from edgeq.registry import Progress
 
@@ -23,8 +23,8 @@ _ROWS = 4096  # of an embedding, looked up at once
 def read_back(path: Path, checkpoint: Weights, *, progress: Progress | None = None) -> list[str]:
     """What of the file is not what the checkpoint says, in words; empty when every weight is the same, bit for bit.
 
-    A matrix is what its constants, conversions and products give when OpenVINO computes them, an embedding what
-    looking up every row gives.
+    A matrix is what its constants, conversions and products give when OpenVINO computes them, with the offsets of its
+    groups added where it has some, an embedding what looking up every row gives.
 
     Raises:
         EdgeqError: the file can't be read at all.
@@ -34,12 +34,14 @@ def read_back(path: Path, checkpoint: Weights, *, progress: Progress | None = No
     except RuntimeError as error:
         raise EdgeqError("OpenVINO can't read the model", where=path) from error
     known = {t.name: t for t in tensors(checkpoint.spec)}
-    nodes = [n for n in model.get_ordered_ops() if set(_names(n)) <= known.keys()]
+    every = model.get_ordered_ops()
+    nodes = [n for n in every if set(_names(n)) <= known.keys()]
+    offsets = {name.removesuffix(OFFSETS): n for n in every if (name := n.get_friendly_name()).endswith(OFFSETS)}
     wrong, seen = [], set()
     for i, node in enumerate(nodes):
         if progress:
             progress(i, len(nodes), node.get_friendly_name())
-        for name, meant, found in _pairs(node, known, checkpoint):
+        for name, meant, found in _pairs(node, known, checkpoint, offsets):
             seen.add(name)
             if not _same_bits(meant, found):
                 wrong.append(f"{name} was read back with other values")
@@ -52,13 +54,15 @@ def _names(node: Any) -> list[str]:
     return name.removesuffix(HEAD).split("+")
 
 
-def _pairs(node: Any, known: dict[str, TensorSpec], checkpoint: Weights) -> Iterator[tuple[str, Floats, Floats]]:
+def _pairs(
+    node: Any, known: dict[str, TensorSpec], checkpoint: Weights, offsets: dict[str, Any]
+) -> Iterator[tuple[str, Floats, Floats]]:
     """Name, meant and found values of each tensor that a node holds."""
     names = _names(node)
     if node.get_friendly_name() == "embed":
         yield "embed", dense(checkpoint.load("embed")), _looked_up(node, known["embed"])
         return
-    values, start = _computed(node), 0
+    values, start = _shifted(_computed(node), offsets.get("+".join(names))), 0
     if known[names[0]].expert:
         yield from _stacked(names, known, checkpoint, values)
         return
@@ -79,6 +83,15 @@ def _stacked(
         meant = dense(checkpoint.load(name)).reshape(known[name].shape)
         found = np.ascontiguousarray(rows[:, i :: len(names)])
         yield name, meant, found.reshape(meant.shape) if found.size == meant.size else found
+
+
+def _shifted(values: Floats, offsets: Any) -> Floats:
+    """Rows (rows, columns) of integers times scales with what the constant (rows, blocks) adds."""
+    if offsets is None:
+        return values
+    added = _computed(offsets)
+    blocks = values.reshape(*added.shape, -1) + added[:, :, None]
+    return blocks.reshape(values.shape)
 
 
 def _computed(node: Any) -> Floats:

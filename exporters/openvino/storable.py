@@ -2,23 +2,29 @@
 
 Measured with OpenVINO 2026.4's CPU plugin: u2, u4, i4, u8, i8, nf4 and f4e2m1 weights become one compressed
 FullyConnected in groups of any size from 4 on and with one scale a row, and compute `(code - zero) * scale` in float32
-with the float16 scale as it is stored. Groups of 2 or 3 are unpacked to float32, and so is all else.
+with the scale as it is stored, float16 or float32. Groups of 2 or 3 are unpacked to float32, and so is all else.
+Rows of an embedding are computed as `code * scale - zero * scale`, which is the same number where both products are
+exact: with scales that have no more than 16 binary digits.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from edgeq.checkpoint.integer_grids import unreadable
+from edgeq.checkpoint.integers import Shifted, held_by, without_zero_points
+from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.checkpoint.weights import Weight
 from edgeq.errors import EdgeqError
-from edgeq.estimate.openvino_grids import expert_grid
+from edgeq.estimate.openvino_grids import expert_grid, stored_grid
 from edgeq.scheme import Grid
 
 _SMALLEST = 4  # channels of a group
 _TYPES = {(2, True): "u2", (2, False): "u2", (4, True): "i4", (4, False): "u4", (8, True): "i8", (8, False): "u8"}
 _TABLES = {"nf4": "nf4", "fp4": "f4e2m1", "ternary": "u2"}
-_WIDER = {3: 4, 5: 8, 6: 8, 7: 8}
 TYPE_BITS = {"u2": 2, "u4": 4, "i4": 4, "u8": 8, "i8": 8, "nf4": 4, "f4e2m1": 4}
+Held = Weight | Shifted
 ROWS_COMPRESSED = ("u4", "i4", "u8", "i8")  # types whose rows the CPU plugin looks up without unpacking the table
 
 
@@ -32,6 +38,7 @@ class Layout:
         zeros: a zero point is stored for every block.
         middle: without them, the code that stands for zero where the type has no signs.
         scale: element type of the scales.
+        offsets: a float32 number is added to every block: the grid has minima.
     """
 
     type: str
@@ -40,6 +47,7 @@ class Layout:
     zeros: bool = False
     middle: int | None = None
     scale: str = "f16"
+    offsets: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -52,34 +60,36 @@ class Layout:
 
 def refuses(grid: Grid) -> str | None:
     """Why a tensor on `grid` can't be stored losslessly for fast kernels, or None when it can."""
-    if grid.kind == "float":
-        return None
-    if grid.kind == "gguf":
-        return f"{grid.ggml_type or 'a gguf type'} is llama.cpp's own block format; export to gguf"
-    if grid.kind == "codebook":
-        known = ", ".join(_TABLES)
-        return (
-            None if grid.codebook in _TABLES else f"OpenVINO has no type for the codebook {grid.codebook}, but {known}"
-        )
-    if grid.bits in _WIDER:
-        return f"OpenVINO has no {grid.bits}-bit type: quantize to {_WIDER[grid.bits]} bits, which it would take anyway"
-    if grid.zero == "float":
-        return "OpenVINO's kernels take zero points that are integers only: quantize with --grid int"
-    return None
+    why = unreadable(grid)
+    if why is not None or stored_grid(grid) is not None:
+        return why
+    return f"OpenVINO has no type for the codebook {grid.codebook}, but {', '.join(_TABLES)}"
+
+
+def as_stored(weight: Weight) -> Held:
+    """A weight on a storable grid on the one that it is stored on, with the same numbers."""
+    if not isinstance(weight, QuantizedTensor):
+        return weight
+    grid = stored_grid(weight.grid)
+    assert grid is not None, "`check` refuses it"
+    held = weight if grid == weight.grid else held_by(weight, grid.bits)
+    return without_zero_points(held) if isinstance(held, Shifted) else held
 
 
 def check(grid: Grid, columns: int, name: str, *, expert: bool = False) -> None:
     """Raise an EdgeqError, naming the tensor, when rows of so many columns on this grid can't be stored."""
-    why = refuses(grid) or (_refuses_expert(grid) if expert else None) or _refuses_shape(grid, columns)
+    why = refuses(grid) or (_refuses_expert(grid) if expert else None)
+    held = expert_grid(grid) if expert else grid
+    if why is None and held is not None:
+        why = _refuses_shape(held, columns)
     if why is not None:
         raise EdgeqError(f"this checkpoint can't be exported to openvino: {why}", where=name)
 
 
 def _refuses_expert(grid: Grid) -> str | None:
     if expert_grid(grid) is None:
-        return (
-            f"its product with chosen experts takes 4 and 8 bits, {grid.codebook or grid.kind} ones would be unpacked"
-        )
+        other = "minima" if grid.zero == "float" else f"{grid.codebook} ones"
+        return f"its product with chosen experts takes 4 and 8 bits and integer zero points, no {other}"
     return None
 
 
@@ -94,12 +104,21 @@ def _refuses_shape(grid: Grid, columns: int) -> str | None:
     return None
 
 
-def layout(grid: Grid, columns: int) -> Layout:
-    """How a matrix on a storable grid lies in the file.
+def layout_of(held: Held, planned: Grid) -> Layout:
+    """How a weight that `as_stored` gave lies in the file; `planned` is a float weight's grid."""
+    if isinstance(held, Shifted):
+        return replace(layout(held.integers.grid, held.shape[1]), offsets=True)
+    return layout(held.grid if isinstance(held, QuantizedTensor) else planned, held.shape[1])
+
+
+def layout(wanted: Grid, columns: int) -> Layout:
+    """How a matrix on a storable grid lies in the file: on its `stored_grid`.
 
     Groups that don't divide a row are split into equal smaller ones, with the scale repeated: the last, ragged group
     of the grid then is a whole number of these.
     """
+    grid = stored_grid(wanted)
+    assert grid is not None, "`check` refuses it"
     if grid.kind == "float":
         return Layout("f16" if grid.bits == 16 else "f32", columns, columns)
     block = columns if grid.group_size == -1 else math.gcd(grid.group_size, columns)
@@ -109,4 +128,4 @@ def layout(grid: Grid, columns: int) -> Layout:
         return Layout(kind, columns, block, middle=1 if kind == "u2" else None, scale=scale)
     kind = _TYPES[grid.bits, grid.symmetric]
     unsigned = grid.symmetric and kind == "u2"
-    return Layout(kind, columns, block, not grid.symmetric, 2 if unsigned else None, scale)
+    return Layout(kind, columns, block, not grid.symmetric, 2 if unsigned else None, scale, wanted.zero == "float")

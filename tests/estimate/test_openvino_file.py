@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq.checkpoint.tensor import QuantizedTensor, groups_of
+from edgeq.checkpoint.tensor import Parameters, QuantizedTensor, groups_of
 from edgeq.checkpoint.weights import Weight
 from edgeq.estimate.formats import weight_bytes
 from edgeq.exporters.openvino import OpenVinoExporter
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, Rope
 from edgeq.model.tensors import tensors
-from edgeq.scheme import F16, Grid, Scheme, codebook_grid, int_grid
+from edgeq.scheme import F16, GGML_GRIDS, Grid, Scheme, affine_grid, codebook_grid, int_grid
 
 
 class Weights:
@@ -33,13 +33,25 @@ class Weights:
         if not (tensor.linear or tensor.role == "embed") or grid.kind == "float":
             return rng.standard_normal(tensor.shape).astype(np.float32)
         rows, columns = tensor.shape
-        groups = (rows, groups_of(columns, grid.group_size))
-        zeros = None if grid.symmetric else rng.integers(0, grid.levels, groups, np.uint8)
         codes = rng.integers(0, 3 if grid.codebook == "ternary" else grid.levels, (rows, columns), np.uint8)
-        return QuantizedTensor(grid, codes, rng.random(groups).astype(np.float16), zeros)
+        return QuantizedTensor.of(grid, codes, parameters(grid, rows, columns, rng))
 
     def tokenizer_files(self) -> dict[str, Path | bytes]:
         return {}
+
+
+def parameters(grid: Grid, rows: int, columns: int, rng: np.random.Generator) -> Parameters:
+    groups = (rows, groups_of(columns, grid.group_size))
+    # Of one magnitude, as real ones are: a minimum moved to the middle of the codes is exact then.
+    floats = [rng.uniform(0.3, 1.0, groups).astype(np.float16) for _ in range(2)]
+    zeros = {"none": None, "int": rng.integers(0, grid.levels, groups, np.uint8), "float": floats[1]}[grid.zero]
+    if grid.super_size is None:
+        return Parameters(floats[0], zeros)
+    supers = rng.uniform(0.3, 1.0, (rows, groups_of(columns, grid.super_size))).astype(np.float16)
+    if grid.symmetric:
+        return Parameters(rng.integers(-32, 32, groups, np.int8), None, supers)
+    codes = [rng.integers(0, 64, groups, np.uint8) for _ in range(2)]
+    return Parameters(codes[0], codes[1], supers, supers)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +64,14 @@ class Weights:
         (int_grid(2, 64, symmetric=True), int_grid(4, 32), False),
         (codebook_grid("nf4", 64), codebook_grid("nf4", 64), True),
         (codebook_grid("ternary", -1), int_grid(8, 32), False),
+        (int_grid(3, 32), int_grid(6, 32, symmetric=True), True),
+        (affine_grid(4, 48), affine_grid(5, 32), True),
+        (affine_grid(4, 32), affine_grid(2, 32), False),
+        (int_grid(4, 32), int_grid(2, 32), True),
+        (codebook_grid("iq4_nl", 32), codebook_grid("nf4", 64, double=True), True),
+        *((GGML_GRIDS[linear], GGML_GRIDS[embed], True) for linear, embed in (("Q4_0", "Q8_0"), ("Q4_1", "Q5_1"))),
+        *((GGML_GRIDS[linear], GGML_GRIDS[embed], True) for linear, embed in (("Q4_K", "Q6_K"), ("Q3_K", "Q5_K"))),
+        *((GGML_GRIDS[linear], GGML_GRIDS[embed], False) for linear, embed in (("IQ4_XS", "Q4_K"), ("Q6_K", "Q2_K"))),
     ],
 )
 def test_the_file_has_the_predicted_size(tmp_path: Path, linear: Grid, embed: Grid, tied: bool) -> None:

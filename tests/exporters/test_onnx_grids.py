@@ -194,6 +194,8 @@ def test_integers_are_the_same_numbers(quantized: Callable[..., QuantizedTensor]
         same = as_integers(weight, bits)
         assert (same.grid.kind, same.grid.bits, same.grid.super_size) == ("int", bits, None)
         np.testing.assert_array_equal(same.dequantize().view(np.uint32), weight.dequantize().view(np.uint32))
+        kept = weight.super_scales is None and weight.grid.codebook != "fp4"
+        assert same.scales.dtype == (np.float16 if kept else np.float32)
     with pytest.raises(EdgeqError, match="no integers"):
         as_integers(weight, (needed or 8) - 1)
 
@@ -201,8 +203,10 @@ def test_integers_are_the_same_numbers(quantized: Callable[..., QuantizedTensor]
 @pytest.mark.parametrize("name", [n for n in GRIDS if GRIDS[n].zero == "float"])
 def test_integers_and_offsets_add_up_to_the_same_numbers(quantized: Callable[..., QuantizedTensor], name):
     weight = quantized(GRIDS[name], 64, 200)
-    integers, offsets = as_integers_and_offsets(weight, 8)
-    spread = np.repeat(offsets, weight.group_size, axis=1)[:, :200]
+    shifted = as_integers_and_offsets(weight, 8)
+    integers = shifted.integers
+    assert integers.grid.scale_dtype == ("f16" if weight.super_scales is None else "f32")
+    spread = np.repeat(shifted.offsets, weight.group_size, axis=1)[:, :200]
     np.testing.assert_array_equal((integers.dequantize() + spread).view(np.uint32), weight.dequantize().view(np.uint32))
     centred = integers.zero_points == weight.grid.levels >> 1
     assert centred.mean() > 0.3 and set(np.unique(integers.zero_points)) <= {0, weight.grid.levels >> 1}
