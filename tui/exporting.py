@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from edgeq.jobs import Job
     from edgeq.tui.road import Road
 
-Standing = Literal["nothing", "same", "other", "foreign"]
+Standing = Literal["nothing", "same", "unproved", "other", "foreign"]
+IN_THE_WAY: dict[Standing, str] = {
+    "same": "This checkpoint's artifact is there already: press u to use it.",
+    "unproved": "This checkpoint's artifact is there, but was not proved: press r to export anew, u to use it.",
+    "other": "Another artifact has this name: press w to write beside it, r to replace it.",
+    "foreign": "The folder holds something else: press w for another name.",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,11 @@ class Exporting:
 
     @property
     def standing(self) -> Standing:
-        """What lies at `out`: an artifact of this checkpoint that was not found wrong, another, something else."""
+        """What lies at `out`: an artifact of this checkpoint, proved or not, another one, something else.
+
+        One that was found wrong counts as another. Not proved is one whose export was cancelled just then, or whose
+        runtime is not installed.
+        """
         from edgeq.artifact import MANIFEST, read_artifact
 
         if not self.out.exists():
@@ -73,7 +83,9 @@ class Exporting:
         except EdgeqError:
             return "other"
         same = found.checkpoint is not None and Path(found.checkpoint) == Path(self.checkpoint).resolve()
-        return "same" if same and found.verify.get("verdict") != "fail" else "other"
+        if not same or found.verify.get("verdict") == "fail":
+            return "other"
+        return "same" if found.verify else "unproved"
 
     def chosen(self, name: str) -> Exporting:
         """By another exporter, with its defaults or what the plan wants of it."""
@@ -93,14 +105,14 @@ class Exporting:
         return replace(self, out=other_name(self.out), job=None)
 
     def begin(self, *, force: bool) -> Exporting:
-        """Begin the job, or take up the one that stopped or another window began. Blocks.
+        """Begin the job, or begin anew the one that stopped, or take up what another window began. Blocks.
 
         Raises:
             EdgeqError: it can't be begun.
         """
         from edgeq.jobs import at_work, resume, start
 
-        if self.job is not None:
+        if self.job is not None and not force:  # a stopped job was not asked to replace anything
             resume(self.job)
             return self
         job = at_work("export", out=str(self.out))

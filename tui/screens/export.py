@@ -141,6 +141,8 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
 
     def _judge(self) -> None:
         """Whether the chosen way can be taken, and what stands there."""
+        from edgeq.tui.exporting import IN_THE_WAY
+
         assert self._exporting is not None
         way, there = self._exporting.way, self._exporting.standing
         self.problem(*self._last)
@@ -157,12 +159,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             self.say(f"Press s to export to {way.name}; it is proved before it is handed over.")
         else:
             self._become("exists")
-            said = {
-                "same": "This checkpoint's artifact is there already: press u to use it.",
-                "other": "Another artifact has this name: press w to write beside it, r to replace it.",
-                "foreign": "The folder holds something else: press w for another name.",
-            }
-            self.say(said[there])
+            self.say(IN_THE_WAY[there])
 
     def action_copy(self) -> None:
         if self._exporting is not None:
@@ -173,7 +170,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         from edgeq.artifact import read_artifact
         from edgeq.measure.proof_words import artifact_rows
 
-        if self._exporting is not None and self._exporting.standing == "same":
+        if self._exporting is not None and self._exporting.standing in ("same", "unproved"):
             out = self._exporting.out
             self._keep(str(out))
             self.think(lambda: artifact_rows(read_artifact(out)), self._show_made)
@@ -236,7 +233,8 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             self._last = (words.now(seen), seen.failure.hint or "")
         else:
             what = "Cancelled" if seen.state == "cancelled" else f"It stopped: {words.now(seen)}"
-            self._last = (what, "Press s to begin again")
+            free = self._exporting is not None and self._exporting.standing == "nothing"
+            self._last = (what, "Nothing was kept. Press s to begin again" if free else "")
         self._list()
 
     def _keep(self, path: str) -> None:
