@@ -12,6 +12,7 @@ from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import parameters
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.plan import Plan
+from edgeq.plan.table import place
 from edgeq.plan.words import gb, speed, tokens
 
 OTHERS = 3  # candidates that are named beside the chosen one
@@ -88,9 +89,9 @@ def _chosen_rows(plan: Plan, chosen: Candidate | None, scheme: str, target: str)
     ]
     if chosen is None:
         return [*rows, ("plan", "it is none of the plan's candidates: other settings, or another device")]
-    place = plan.candidates.index(chosen) + 1
+    at = place(plan.candidates, chosen)
     best = ", and recommended" if chosen is plan.recommended else ""
-    rows.append(("rank", f"{place} of {len(plan.candidates)} that fit{best}"))
+    rows.append(("rank", f"{at} of {len(plan.candidates)} that fit{best}"))
     rows.append(("expected", _figures(chosen)))
     if chosen.expected is not None:
         rows.append(("rests on", f"{chosen.expected.basis}, {chosen.expected.detail}"))
