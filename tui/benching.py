@@ -57,7 +57,7 @@ class Choice:
         return f"{self.why[:1].upper()}{self.why[1:]}\n→ {self.hint}" if self.why else ""
 
     def line(self, chosen: bool) -> str:
-        """`[x] model-onnx   onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`."""
+        """`[x] model-onnx   onnxruntime, 108 MB, 43.1 tokens/s 2 days ago`."""
         mark = "[x]" if chosen else "[ ]" if self.able else " ✗ "
         return f"{mark} {Path(self.path).name}   {choice_words(self.artifact, self.known, able=self.able)}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgeq.amounts import amount
 from edgeq.jobs.answers import Side
 from edgeq.jobs.conversation import Conversation
-from edgeq.quantize.words import mb
 
 if TYPE_CHECKING:
     from edgeq.jobs.original import Original
@@ -108,7 +108,7 @@ class Chatting:
         if partner.state == "failed" or partner.ready is None:
             return "not loaded"
         ready = partner.ready
-        memory = f", {mb(ready.memory_bytes)} of memory" if ready.memory_bytes else ""
+        memory = f", {amount(ready.memory_bytes)} of memory" if ready.memory_bytes else ""
         return f"loaded in {ready.load_s:.1f} s{memory}"
 
 

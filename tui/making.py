@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.amounts import amount
 from edgeq.jsonable import from_json
 from edgeq.quantize.command import Standing, command_line, folder_name, other_name, sentence, standing
-from edgeq.quantize.words import mb, rate
+from edgeq.quantize.words import rate
 from edgeq.recipe import Recipe, altered, recipe_json, recipe_named
 
 if TYPE_CHECKING:
@@ -154,8 +155,8 @@ class Making:
         """Rate and memory of the job, beside what was expected."""
         pace = "" if seen.event is None else rate(seen.event.rate, seen.event.what)
         expected = (seen.job.request.get("expected") or {}).get("bytes")
-        beside = f", {mb(expected)} expected" if expected else ""
-        return [pace, f"memory {mb(seen.rss_bytes)}{beside}" if seen.rss_bytes else ""]
+        beside = f", {amount(expected)} expected" if expected else ""
+        return [pace, f"memory {amount(seen.rss_bytes)}{beside}" if seen.rss_bytes else ""]
 
     def where(self, seen: Look) -> str:
         """What it is at, in a sentence."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.amounts import count
 from edgeq.benchmark import device_key
 from edgeq.deliver.delivery import Delivery, Rows
 from edgeq.journey import Journey, journeys
@@ -75,7 +76,7 @@ def _names(found: Delivery, way: Journey | None) -> tuple[str, str]:
 def _model_rows(spec: ModelSpec) -> Rows:
     shape = f"{spec.n_layers} layers, hidden size {spec.hidden_size:,}, vocabulary {spec.vocab_size:,}"
     return [
-        ("model", f"{spec.name} ({spec.family}), {parameters(spec) / 1e6:,.1f} M parameters"),
+        ("model", f"{spec.name} ({spec.family}), {count(parameters(spec))} parameters"),
         ("shape", f"{shape}, made for {tokens(spec.max_positions)}"),
         *([("from", spec.location)] if spec.location else []),
     ]

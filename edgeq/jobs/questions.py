@@ -24,10 +24,11 @@ def needs(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         EdgeqError: no such model or method.
     """
+    from edgeq.amounts import amount
     from edgeq.model.read import read_model
     from edgeq.quantize.methods import find_method
     from edgeq.quantize.predict import predicted, writing_needs
-    from edgeq.quantize.words import duration, mb, needs_rows
+    from edgeq.quantize.words import duration, needs_rows
     from edgeq.recipe import Recipe
 
     recipe = from_json(Recipe, request["recipe"], "the options")
@@ -43,7 +44,7 @@ def needs(request: dict[str, Any]) -> dict[str, Any]:
     seconds, peak = found.seconds, found.ram_bytes
     if writing is not None:  # one after the other
         seconds, peak = seconds + writing[0], max(peak, writing[1])
-    line = f"about {duration(seconds)} and {mb(peak)} of memory"
+    line = f"about {duration(seconds)} and {amount(peak)} of memory"
     return {"rows": rows, "line": line, "peak": peak, "summary": method.summary, "problem": problem}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeq.amounts import amount
 from edgeq.artifact import Artifact
 from edgeq.jsonable import from_json
 from edgeq.measure.verify import Verification
@@ -19,7 +20,7 @@ def proof_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("artifact", str(result["artifact"])),
         ("runtime", str(result["runtime"])),
-        ("size", f"{result['bytes'] / 1e6:,.1f} MB"),
+        ("size", amount(result["bytes"])),
     ]
     if result.get("tensors"):
         rows.append(("read back", f"{result['tensors']:,} tensors, each number as the checkpoint has it"))

@@ -111,7 +111,7 @@ def test_the_proof_in_words(artifact: Artifact, checkpoint: Any) -> None:
         "notes": ["Needs onnxruntime 1.20"],
     }
     rows = dict(proof_rows(result))
-    assert rows["size"] == "107.9 MB" and rows["note"] == "Needs onnxruntime 1.20"
+    assert rows["size"] == "108 MB" and rows["note"] == "Needs onnxruntime 1.20"
     assert rows["read back"].startswith("17 tensors") and "KL divergence" in rows["verified"]
     bare = dict(proof_rows(result | {"tensors": 0, "verification": None, "unchecked": "no runtime"}))
     assert bare["logits"] == "not compared: no runtime" and "verified" not in bare

@@ -261,7 +261,7 @@ async def test_resizing_keeps_everything_in_reach(model, tmp_path):
 RECIPE = Recipe("HuggingFaceTB/SmolLM2-135M", method="gptq")
 ANSWER: dict[str, Any] = {
     "rows": [
-        ["model", "SmolLM2-135M: 134.5 M weights"],
+        ["model", "SmolLM2-135M: 135M weights"],
         ["scheme", "gptq-int4-g32"],
         ["checkpoint", "92.6 MB, 5.50 bits a weight"],
         ["disk besides", "428 MB until it ends"],
