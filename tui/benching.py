@@ -17,6 +17,7 @@ from edgeq.measure.bench_words import choice_words
 from edgeq.measure.compare import Comparison, beside, rounds_of, short_names, unable
 from edgeq.measure.known import latest, run_seconds
 from edgeq.measure.likeness import likeness
+from edgeq.tui.hints import in_app
 
 if TYPE_CHECKING:
     from edgeq.artifact import Artifact
@@ -54,7 +55,7 @@ class Choice:
     @property
     def reason(self) -> str:
         """Why it can't be measured and the way out, in two lines; empty: it can."""
-        return f"{self.why[:1].upper()}{self.why[1:]}\n→ {self.hint}" if self.why else ""
+        return f"{self.why[:1].upper()}{self.why[1:]}\n→ {in_app(self.hint)}" if self.why else ""
 
     def line(self, chosen: bool) -> str:
         """`[x] model-onnx   onnxruntime, 108 MB, 43.1 tokens/s 2 days ago`."""

@@ -86,18 +86,19 @@ class Chatting:
         """What to press: `writing`, letters are text; `narrow`, one side is shown at a time."""
         quantized, original = self.talk.partners["quantized"], self.talk.partners["original"]
         if self.talk.answering is not None:
-            return f"The {self.talk.answering} model answers. Press esc to stop it."
+            leave = "Press esc twice, then n" if writing else "Press n"
+            return f"The {self.talk.answering} model answers; esc stops it. {leave} to deliver."
         if quantized.state == "failed":
             return "The quantized model is not loaded: press esc, then r, to load it again."
         if "opening" in (quantized.state, original.state):
             return "Loading. You can write already."
         if writing and quantized.ready is not None and not quantized.ready.template:
-            return "No chat template: the model goes on with your text. Press esc for the keys."
+            return "No chat template: it goes on with your text. Press esc, then n to deliver."
         other = "" if self.comparing or self.model is None else "o to add the original"
         if self.comparing and narrow:
             other = "v to see the other model"
         if writing:
-            return f"Write, then press enter. Press esc{f', then {other}' if other else ' for the keys'}."
+            return f"Write, then press enter. Press esc, then {f'{other}, ' if other else ''}n to deliver."
         return f"Press i to write, r to begin anew{f', {other}' if other else ''}; n to deliver it."
 
     def facts(self, side: Side) -> str:

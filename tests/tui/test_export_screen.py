@@ -166,7 +166,7 @@ async def test_a_checkpoint_that_is_gone_is_an_error_with_a_way_out(tmp_path):
     app = EdgeqApp(replace(journey(tmp_path, "some/model"), step="export", checkpoint=str(tmp_path / "gone")))
     async with app.run_test() as pilot:
         await until(pilot, lambda: "no such checkpoint" in problem(app))
-        assert "edgeq quantize" in problem(app)
+        assert "Press 4 to make one" in problem(app)
 
 
 async def test_before_there_is_a_checkpoint_it_says_what_comes_first(tmp_path):

@@ -12,6 +12,7 @@ from textual.widgets import ContentSwitcher, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edgeq.journey import Step
+from edgeq.tui.hints import in_app
 from edgeq.tui.screens.step import LEAVE_FIELD, StepScreen
 from edgeq.tui.widgets.export_form import ExportForm
 from edgeq.tui.widgets.facts import Facts
@@ -263,4 +264,4 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
 
 
 def _bullets(lines: tuple[str, ...]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {in_app(line)}" for line in lines)

@@ -14,6 +14,7 @@ from textual.widgets import ContentSwitcher, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
+from edgeq.tui.hints import error_line
 from edgeq.tui.screens.step import LEAVE_FIELD, StepScreen
 from edgeq.tui.widgets.facts import Facts
 from edgeq.tui.widgets.job_panel import JobPanel
@@ -157,7 +158,7 @@ cut or a full disk, it takes up where it stopped.
         try:
             self._making = self._making.changed(event.name, event.value)
         except EdgeqError as error:
-            form.wrong(event.name, f"{error.what}. {error.hint or ''}")
+            form.wrong(event.name, error_line(error))
             return
         form.wrong(None)
         self._before()

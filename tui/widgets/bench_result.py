@@ -10,6 +10,8 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from edgeq.tui.hints import in_app
+
 if TYPE_CHECKING:
     from edgeq.measure.compare import Comparison, Side
 
@@ -61,5 +63,5 @@ def _notes(found: Comparison, best: Side, *, several: bool) -> Text:
 
     lines = [] if best.likeness is None or several else [best.likeness.words]
     lines += [f"! {doubt}" for doubt in (found.warnings if found.rounds else best.benchmark.warnings)]
-    lines += [f"→ {line}" for line in advice(best.benchmark)]
+    lines += [f"→ {in_app(line)}" for line in advice(best.benchmark)]
     return Text("\n".join(lines))
