@@ -41,6 +41,29 @@ def needs_rows(
     return rows
 
 
+def is_text(what: str) -> bool:
+    """Whether a run that says it is at `what` is at its calibration text, and not at a layer yet."""
+    return what.endswith("calibration text")
+
+
+def text_rows(
+    what: str, done: int, total: int, layers: int, writing_s: float | None = None, layers_s: float | None = None
+) -> Rows:
+    """Where a run is that is at its calibration text, and what comes after it.
+
+    Args:
+        what, done, total: of its progress, in tokens.
+        layers: of the model.
+        writing_s, layers_s: seconds that were expected of the text and of the quantizing; None: it was not said.
+    """
+    about = f"; expected to take {duration(writing_s)}" if writing_s else ""
+    own = what.startswith("writing")
+    first = "the model writes it itself, so that no data set is needed" if own else "read from what was given"
+    then = f"; expected to take {duration(layers_s)}" if layers_s else ""
+    rows = [("1 of 2", f"calibration text: {first}"), ("", f"{done:,} of {total:,} tokens{about}")]
+    return [*rows, ("2 of 2", f"{layers} layers, each quantized by what it does to that text{then}")]
+
+
 def free_bytes(out: Path) -> int:
     """Free on the disk where `out` lies or will lie."""
     place = next(p for p in (out, *out.absolute().parents) if p.exists())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from making_data import guide, journey, problem, until, write_model
 from snapshot import SIZES, THEMES, characters, check
+from textual.widgets import Input
 
 from edgeq.artifact import Artifact
 from edgeq.benchmark import Benchmark, Decode, Prefill, Promise, Samples
@@ -109,6 +110,30 @@ async def test_what_was_measured_before_is_shown_without_measuring_again(made: J
         await until(pilot, lambda: state(again) == "before")
         assert "tokens/s just now" in characters(again)
     assert len(all_jobs()) == 1
+
+
+async def test_what_is_measured_can_be_changed(made: Journey):
+    app = EdgeqApp(made)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(pilot)
+        assert app.screen.query_one("#w-prompt_tokens", Input).value == "8,16"
+        await pilot.press("o")
+        await until(pilot, lambda: "Lengths of the prompts" in characters(app))
+        app.screen.query_one("#w-prompt_tokens", Input).value = "4"
+        app.screen.query_one("#w-tokens", Input).value = "12"
+        app.screen.query_one("#w-threads", Input).value = "none"
+        await until(pilot, lambda: app.screen.query_one("#w-threads").has_class("wrong"))
+        await until(pilot, lambda: "not a number: 'none'" in characters(app))
+        app.screen.query_one("#w-threads", Input).value = ""
+        await until(pilot, lambda: not app.screen.query_one("#w-threads").has_class("wrong"))
+        assert "12 tokens after a prompt of 12" in characters(app) and "prompts of 4 tokens" in characters(app)
+        command = str(app.screen.query_one("#command").render())
+        assert command.endswith("--prompt-tokens 4 --tokens 12 --reps 2")
+        await pilot.press("escape", "s")
+        await until(pilot, lambda: state(app) == "after", 120)
+    (found,) = Store().benchmarks()
+    assert [p.tokens for p in found.prefill] == [4] and found.decode.tokens == 12
+    assert len(found.decode.tps.runs) == 2
 
 
 async def test_two_are_measured_side_by_side(made: Journey):
@@ -239,6 +264,20 @@ def test_the_gauge_says_all_in_characters_and_stays_within_its_width(width, now)
     if width > 30 and now == 43.1:
         at = {name: next(line.index(mark) for line in lines if name in line) for name, mark in (("now", "▼"),)}
         assert bar[at["now"] - 1] == "█" and bar[at["now"] + 1] == "░"
+
+
+async def test_where_there_is_room_each_of_two_has_its_gauge(monkeypatch):
+    both = (choice("onnx", "onnxruntime"), choice("gguf", "llamacpp"))
+    seen = at_work()
+    prepared = Benching(both, tuple(c.path for c in both), job=seen.job)
+    monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
+    monkeypatch.setattr(Benching, "speeds", lambda self: [(0, 43.0), (0, 44.0), (1, 30.0)])
+    monkeypatch.setattr("edgeq.tui.benching.benching_of", lambda _: prepared)
+    app = EdgeqApp(replace(journey(Path("/home/ada"), MODEL), step="bench", artifacts=(ONNX,)))
+    async with app.run_test(size=(200, 60)) as pilot:
+        await until(pilot, lambda: "44.0 now" in characters(app) and "38.4 now" in characters(app))
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "44.0 now" not in characters(app) and "38.4 now" in characters(app))
 
 
 def test_speeds_are_columns_from_zero():

@@ -123,6 +123,23 @@ async def test_a_run_goes_on_without_its_window_and_another_one_finds_it(slow, t
         assert "press u" in guide(third)
 
 
+async def test_the_text_that_is_written_first_is_told_with_its_progress(model, tmp_path):
+    recipe = recipe_json(Recipe(str(model), method="gptq", calibration_tokens=8192, calibration_length=128))
+    app = EdgeqApp(journey(tmp_path / "out", model, recipe=recipe))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(pilot)
+        assert "to write it first" in characters(app)
+        await pilot.press("s")
+        await until(pilot, lambda: guide(app).startswith("First the text to learn from"))
+        said = characters(app)
+        assert "the model writes it itself" in said and "of 8,192 tokens; expected to take" in said
+        assert "4 layers" in said
+        assert not app.screen.query_one("#layers-title").display
+        assert "%" in text_of(app, ".job-line") and "writing calibration text" in text_of(app, ".job-now")
+        await until(pilot, lambda: state(app) == "after")
+        assert not app.screen.query_one("#first").display
+
+
 async def test_options_change_what_will_be_done_and_a_wrong_one_says_so_at_its_field(model, tmp_path):
     app = EdgeqApp(journey(tmp_path / "out", model))
     async with app.run_test(size=(120, 40)) as pilot:
@@ -272,6 +289,8 @@ ANSWER: dict[str, Any] = {
     ],
     "line": "about 4 min 35 s and 2,441 MB of memory",
     "peak": 2_441_000_000,
+    "layers_s": 162.0,
+    "writing_s": 113.0,
     "summary": "rounds column after column, each error made good by the columns to come",
     "problem": None,
 }
@@ -307,13 +326,20 @@ def working(state: str = "running") -> Look:
     return Look(job, state, event, 431_000_000)  # type: ignore[arg-type]
 
 
+def writing(state: str = "running") -> Look:
+    expected = {"bytes": 2_441_000_000, "writing_s": 113.0, "layers_s": 162.0}
+    seen = working(state)
+    job = replace(seen.job, request=seen.job.request | {"expected": expected})
+    return replace(seen, job=job, event=Event(36.0, 20_480, 65_536, "writing calibration text", part_s=4.0))
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("what", ["before", "work", "after", "refused"])
+@pytest.mark.parametrize("what", ["before", "text", "work", "after", "refused"])
 async def test_pictures(what, size, theme, fixed, monkeypatch, tmp_path):
     here = journey(Path("/home/ada/edgeq-models"), "HuggingFaceTB/SmolLM2-135M", "gptq-int4-g32")
-    if what == "work":
-        seen = working()
+    if what in ("work", "text"):
+        seen = working() if what == "work" else writing()
         fixed["making"] = replace(fixed["making"], job=seen.job)
         monkeypatch.setattr("edgeq.jobs.look", lambda _: seen)
     elif what == "after":
@@ -333,7 +359,9 @@ async def test_pictures(what, size, theme, fixed, monkeypatch, tmp_path):
     app = EdgeqApp(here)
     async with app.run_test(size=size) as pilot:
         app.theme = theme
-        good = {"before": "Press s", "work": "Quantizing", "after": "Done", "refused": "This can't"}[what]
+        good = {"before": "Press s", "text": "First", "work": "Quantizing", "after": "Done", "refused": "This can't"}[
+            what
+        ]
         await until(pilot, lambda: guide(app).startswith(good))
         if what in ("work", "after"):
             await until(

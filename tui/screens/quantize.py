@@ -81,6 +81,7 @@ cut or a full disk, it takes up where it stopped.
                 yield RecipeForm(id="form")
             with Vertical(id="work"):
                 yield JobPanel(self._memory, id="job")
+                yield Facts("", id="first")
                 yield Facts("", id="made")
                 yield Static(TITLE, classes="dim", markup=False, id="layers-title")
                 yield Horizontal(id="layers")
@@ -108,6 +109,8 @@ cut or a full disk, it takes up where it stopped.
         self.query_one("#job").display = state != "after"
         self.query_one("#made").display = state == "after"
         self.set_class(state == "after", "done")
+        if state == "after":
+            self._show_first([])
         self.refresh_bindings()
 
     def _ready(self, making: Making) -> None:
@@ -224,11 +227,17 @@ cut or a full disk, it takes up where it stopped.
         if seen.state in ("running", "paused"):
             self._become("work" if seen.state == "running" else "paused")
             self.say(making.where(seen))
+            self._show_first(making.first(seen))
             self.think(making.layers, self._layers, "layers")
         elif seen.state == "done":
             self._keep_checkpoint(str(seen.result["checkpoint"]))
         else:
             self._ended(seen)
+
+    def _show_first(self, rows: list[tuple[str, str]]) -> None:
+        """What comes before the layers, in their place."""
+        self.set_class(bool(rows), "first")
+        self.query_one("#first", Facts).show(rows)
 
     def _ended(self, seen: Look) -> None:
         from edgeq.jobs import words

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 FULL, REST = "█", "░"
 PARTS = "▏▎▍▌▋▊▉"  # eighths of a cell
 WAITING = "waiting for the first tokens ..."
+MOST = 3  # gauges beside each other
 ROOM = 1.08  # of the scale beyond the highest mark
 
 
@@ -31,6 +34,30 @@ class Gauge(Static):
 
     def render(self) -> Text:
         return gauge(self.content_size.width, self._now, self._marks)
+
+
+class Gauges(Horizontal):
+    """A gauge of each of several, beside each other where there is room for them; else the present one alone."""
+
+    def compose(self) -> ComposeResult:
+        for n in range(MOST):
+            with Vertical(classes="dial"):
+                yield Static("", classes="dim dial-name", markup=False)
+                yield Gauge(id="gauge" if n == 0 else f"gauge-{n + 1}")
+
+    def show(self, dials: Sequence[tuple[str, float | None, Sequence[tuple[str, float | None]]]], present: int) -> None:
+        """Args:
+        dials: name, speed and marks of each.
+        present: the one at work; it comes first, and the others in their order.
+        """
+        first = [present] if present < len(dials) else []
+        order = [*first, *(i for i in range(len(dials)) if i != present)]
+        for n, place in enumerate(self.query(".dial")):
+            place.set_class(n > 0 and n >= len(order), "unused")
+            name, now, marks = dials[order[n]] if n < len(order) else ("", None, ())
+            place.query_one(Static).update(name if len(dials) > 1 else "")
+            place.query_one(Static).display = len(dials) > 1
+            place.query_one(Gauge).show(now, marks)
 
 
 def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]]) -> Text:
