@@ -43,6 +43,7 @@ class Exporting:
     """Attributes:
     ways: that fit first, the planned one at the very front.
     options: of the chosen exporter, those that are not its defaults.
+    source: of the checkpoint, rows of a name and what is said of it.
     """
 
     checkpoint: str
@@ -52,6 +53,7 @@ class Exporting:
     options: dict[str, Any] = field(default_factory=dict)
     planned_options: dict[str, Any] = field(default_factory=dict)
     job: Job | None = None
+    source: tuple[tuple[str, str], ...] = ()
 
     @property
     def way(self) -> Way:
@@ -60,6 +62,13 @@ class Exporting:
     @property
     def command(self) -> str:
         return command_line(self.checkpoint, self.to, self.options, self.out)
+
+    @property
+    def going(self) -> list[tuple[str, str]]:
+        """What is being done: rows of a name and what is said of it."""
+        asked = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.options.items())
+        rows = [("checkpoint", self.checkpoint), ("for", self.way.about), ("folder", str(self.out))]
+        return [*rows, *([("options", asked)] if asked else [])]
 
     @property
     def request(self) -> dict[str, Any]:
@@ -128,7 +137,9 @@ def exporting_of(road: Road) -> Exporting:
     Raises:
         EdgeqError: the checkpoint is gone or damaged.
     """
+    from edgeq.checkpoint.store import Checkpoint
     from edgeq.jobs.ask import ask
+    from edgeq.quantize.words import made_rows
 
     checkpoint = str(road.journey.checkpoint)
     planned, options = _planned(road)
@@ -137,13 +148,26 @@ def exporting_of(road: Road) -> Exporting:
         for w in ask("exporters", {"checkpoint": checkpoint})["exporters"]
     ]
     ways = sorted(found, key=lambda w: (not w.fits, not w.planned, w.name != "onnx", w.name))
-    made = Exporting(checkpoint, tuple(ways), ways[0].name, Path(), planned_options=options).chosen(ways[0].name)
+    source = tuple(made_rows(Checkpoint.open(checkpoint)))
+    first = Exporting(checkpoint, tuple(ways), ways[0].name, Path(), planned_options=options, source=source)
+    made = first.chosen(ways[0].name)
     job = road.job("export")
     if job is None or job.request["checkpoint"] != checkpoint:
         return made
     return replace(
         made, to=job.request["to"], out=Path(job.request["out"]), options=dict(job.request["options"]), job=job
     )
+
+
+def files_of(artifact: Path) -> list[tuple[str, str]]:
+    """Its files with their sizes; none where no artifact can be read there. Blocks."""
+    from edgeq.artifact import read_artifact
+    from edgeq.measure.proof_words import file_rows
+
+    try:
+        return file_rows(read_artifact(artifact))
+    except EdgeqError:
+        return []
 
 
 def _planned(road: Road) -> tuple[str | None, dict[str, Any]]:

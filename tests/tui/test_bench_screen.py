@@ -271,13 +271,13 @@ async def test_where_there_is_room_each_of_two_has_its_gauge(monkeypatch):
     seen = at_work()
     prepared = Benching(both, tuple(c.path for c in both), job=seen.job)
     monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
-    monkeypatch.setattr(Benching, "speeds", lambda self: [(0, 43.0), (0, 44.0), (1, 30.0)])
+    monkeypatch.setattr(Benching, "speeds", lambda self: [(0, 130.0), (0, 131.0), (1, 90.0)])
     monkeypatch.setattr("edgeq.tui.benching.benching_of", lambda _: prepared)
     app = EdgeqApp(replace(journey(Path("/home/ada"), MODEL), step="bench", artifacts=(ONNX,)))
     async with app.run_test(size=(200, 60)) as pilot:
-        await until(pilot, lambda: "44.0 now" in characters(app) and "38.4 now" in characters(app))
+        await until(pilot, lambda: "131.0 now" in characters(app) and "115.4 now" in characters(app))
         await pilot.resize_terminal(120, 40)
-        await until(pilot, lambda: "44.0 now" not in characters(app) and "38.4 now" in characters(app))
+        await until(pilot, lambda: "131.0 now" not in characters(app) and "115.4 now" in characters(app))
 
 
 def test_speeds_are_columns_from_zero():
@@ -288,10 +288,10 @@ def test_speeds_are_columns_from_zero():
 
 # Pictures.
 
-MODEL = "HuggingFaceTB/SmolLM2-135M"
-MADE = "/home/ada/SmolLM2-135M-rtn-int4-g32"
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MADE = "/home/ada/SmolLM2-135M-Instruct-gptq-int4-g32"
 ONNX = f"{MADE}-onnx"
-PROMISE = Promise(45.0, 600.0, 512, 300 << 20, 55.0, "learned, 3 measurements of onnxruntime/cpu")
+PROMISE = Promise(136.0, 900.0, 512, 271 << 20, 264.0, "learned, 3 measurements of onnxruntime/cpu")
 LIKE = Likeness("checkpoint", 0.0038, 0.968, 586)
 NOW = "2026-11-26T12:00:00+00:00"
 
@@ -299,20 +299,20 @@ NOW = "2026-11-26T12:00:00+00:00"
 def figures(name: str, runtime: str, speed: float, spread: float = 0.02) -> Benchmark:
     runs = Samples.of((speed * (1 - spread), speed, speed, speed, speed * (1 + spread)))
     prefills = tuple(
-        Prefill(n, Samples.of(9 * v for v in runs.runs), Samples.of(n / (9 * v) + 0.01 for v in runs.runs))
+        Prefill(n, Samples.of(7 * v for v in runs.runs), Samples.of(n / (7 * v) + 0.01 for v in runs.runs))
         for n in (32, 128, 512)
     )
     return Benchmark(
         "2026-11-24T10:00:00+00:00", "Test processor / 4 threads / 16 GiB", f"{runtime}/cpu", MODEL, "llama",
-        "rtn-int4-g32", f"{MADE}-{name}", 107_900_000, 4, 0.21, 0.42, prefills, Decode(128, 32, runs),
-        20_000_000, 200_000_000, 290_000_000, 0.01, 0.02, PROMISE,
+        "gptq-int4-g32", f"{MADE}-{name}", 107_900_000, 4, 0.21, 0.42, prefills, Decode(128, 32, runs),
+        20_000_000, 200_000_000, 278_000_000, 0.01, 0.02, PROMISE,
     )  # fmt: skip
 
 
 def choice(name: str, runtime: str, known: Benchmark | None = None) -> Choice:
     files = {"model.onnx": {"bytes": 107_900_000}}
     path = f"{MADE}-{name}"
-    return Choice(path, Artifact(Path(path), runtime, MODEL, "rtn-int4-g32", {}, files), promise=PROMISE, known=known)
+    return Choice(path, Artifact(Path(path), runtime, MODEL, "gptq-int4-g32", {}, files), promise=PROMISE, known=known)
 
 
 MISSING = replace(
@@ -325,10 +325,10 @@ def at_work() -> Look:
     job = Job("20260101-000000-compare-ab12", "compare", request, "Benchmark: onnx, gguf", NOW)
     so_far = [
         {"artifact": a, "phase": p, "tokens": n, "tokens_per_s": v, "reps": 2}
-        for a, p, n, v in ((0, "prefill", 512, 402.0), (0, "decode", 128, 43.2), (1, "prefill", 512, 371.5))
+        for a, p, n, v in ((0, "prefill", 512, 902.0), (0, "decode", 128, 129.6), (1, "prefill", 512, 811.5))
     ]
     more = {"artifact": 1, "name": "gguf", "phase": "decode", "tokens": 128, "rep": 1, "reps": 2, "whole": False}
-    more |= {"tokens_per_s": 38.4, "decode_tps": 38.4, "so_far": so_far, "left_s": 64.0}
+    more |= {"tokens_per_s": 115.4, "decode_tps": 115.4, "so_far": so_far, "left_s": 64.0}
     return Look(job, "running", Event(41.0, 20, 88, "gguf: writing 128 tokens, 1 of 2", more), 200_000_000)
 
 
@@ -342,14 +342,16 @@ async def test_pictures(what, size, theme, monkeypatch):
         seen = at_work()
         prepared = replace(prepared, job=seen.job)
         monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
-        monkeypatch.setattr(Benching, "speeds", lambda self: [(1, 30.0 + 3 * (i % 5)) for i in range(200)])
+        monkeypatch.setattr(
+            Benching, "speeds", lambda self: [(0, 129.6), *((1, 90.0 + 9 * (i % 5)) for i in range(200))]
+        )
     if what == "after":
-        slow = replace(figures("onnx", "onnxruntime", 34.1), warnings=("other programs took 31% of the machine",))
+        slow = replace(figures("onnx", "onnxruntime", 102.3), warnings=("other programs took 31% of the machine",))
         found = beside([slow], [LIKE])
         prepared = replace(prepared, choices=(choice("onnx", "onnxruntime", slow),), chosen=(ONNX,))
         monkeypatch.setattr(Benching, "comparison", lambda self, result=None: found)
     if what == "sides":
-        two = [figures("onnx", "onnxruntime", 43.1), figures("gguf", "llamacpp", 51.7)]
+        two = [figures("onnx", "onnxruntime", 129.3), figures("gguf", "llamacpp", 155.1)]
         pair = beside(two, [LIKE, replace(LIKE, mean_kl=0.0021)], (2, 2, 1))
         monkeypatch.setattr(Benching, "comparison", lambda self, result=None: pair)
     monkeypatch.setattr("edgeq.measure.bench_words.ago", lambda date, now=None: "2 days ago")

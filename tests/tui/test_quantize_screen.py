@@ -275,10 +275,10 @@ async def test_resizing_keeps_everything_in_reach(model, tmp_path):
 
 # Pictures, of data that is the same everywhere.
 
-RECIPE = Recipe("HuggingFaceTB/SmolLM2-135M", method="gptq")
+RECIPE = Recipe("HuggingFaceTB/SmolLM2-135M-Instruct", method="gptq")
 ANSWER: dict[str, Any] = {
     "rows": [
-        ["model", "SmolLM2-135M: 135M weights"],
+        ["model", "SmolLM2-135M-Instruct: 135M weights"],
         ["scheme", "gptq-int4-g32"],
         ["checkpoint", "92.6 MB, 5.50 bits a weight"],
         ["disk besides", "428 MB until it ends"],
@@ -310,7 +310,7 @@ def matrices(layers: int) -> list[MatrixDone]:
 @pytest.fixture
 def fixed(monkeypatch):
     """A quantization that is the same on every machine, in the state that `put` says."""
-    made = Making(RECIPE, Path("/home/ada/edgeq-models/SmolLM2-135M-gptq-int4-g32"), 30)
+    made = Making(RECIPE, Path("/home/ada/edgeq-models/SmolLM2-135M-Instruct-gptq-int4-g32"), 30)
     put: dict[str, Any] = {"making": made, "answer": ANSWER, "layers": 13, "rows": []}
     monkeypatch.setattr("edgeq.tui.making.making_of", lambda _: put["making"])
     monkeypatch.setattr("edgeq.jobs.ask.ask", lambda *_, **__: put["answer"])
@@ -321,7 +321,13 @@ def fixed(monkeypatch):
 
 def working(state: str = "running") -> Look:
     request = {"recipe": recipe_json(RECIPE), "out": "/home/ada/x", "expected": {"bytes": 464_000_000}}
-    job = Job("20260101-000000-quantize-ab12", "quantize", request, "Quantize: SmolLM2", "2026-01-01T00:00:00+00:00")
+    job = Job(
+        "20260101-000000-quantize-ab12",
+        "quantize",
+        request,
+        "Quantize: SmolLM2-135M-Instruct-gptq-int4-g32",
+        "2026-01-01T00:00:00+00:00",
+    )
     event = Event(75.0, 58_000_000, 134_500_000, "layers.13.down", part_s=4.0, part_done=1_000_000)
     return Look(job, state, event, 431_000_000)  # type: ignore[arg-type]
 
@@ -337,15 +343,18 @@ def writing(state: str = "running") -> Look:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("what", ["before", "text", "work", "after", "refused"])
 async def test_pictures(what, size, theme, fixed, monkeypatch, tmp_path):
-    here = journey(Path("/home/ada/edgeq-models"), "HuggingFaceTB/SmolLM2-135M", "gptq-int4-g32")
+    here = journey(Path("/home/ada/edgeq-models"), "HuggingFaceTB/SmolLM2-135M-Instruct", "gptq-int4-g32")
     if what in ("work", "text"):
         seen = working() if what == "work" else writing()
         fixed["making"] = replace(fixed["making"], job=seen.job)
         monkeypatch.setattr("edgeq.jobs.look", lambda _: seen)
     elif what == "after":
-        here, fixed["layers"] = replace(here, checkpoint="/home/ada/edgeq-models/SmolLM2-135M-gptq-int4-g32"), 30
+        here, fixed["layers"] = (
+            replace(here, checkpoint="/home/ada/edgeq-models/SmolLM2-135M-Instruct-gptq-int4-g32"),
+            30,
+        )
         fixed["rows"] = [
-            ("checkpoint", "/home/ada/edgeq-models/SmolLM2-135M-gptq-int4-g32"),
+            ("checkpoint", "/home/ada/edgeq-models/SmolLM2-135M-Instruct-gptq-int4-g32"),
             ("scheme", "gptq-int4-g32"),
             ("size", "96.1 MB, 5.50 bits a weight"),
             ("took", "3 min 12 s (predicted 2 min 42 s)"),

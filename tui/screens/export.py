@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import on
@@ -35,10 +36,13 @@ _KEYS: dict[str, tuple[State, ...]] = {
 }
 
 
+PROOF = "It is written first, then proved: what it computes, or every number in it, is compared with the checkpoint."
+
+
 class ExportScreen(StepScreen):
     STEP: ClassVar[Step] = "export"
     CSS_PATH = "../styles/export.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (160, "-very-wide")]  # noqa: RUF012
     HELP = """
 A checkpoint is no runtime's format. Export writes it for one; nothing is quantized again, and one checkpoint can be
 exported as often as you like. What a format can't hold without loss is refused, with the reason.
@@ -70,14 +74,26 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             with Horizontal(id="before"):
                 with Vertical(id="ways"):
                     yield OptionList(id="list")
+                    with VerticalScroll(id="facts", can_focus=False):
+                        yield Static("The checkpoint", classes="title", markup=False)
+                        yield Facts("", id="source")
+                        yield Static("What lies in the folder", classes="title gap", markup=False, id="there-title")
+                        yield Facts("", id="there")
                 with VerticalScroll(id="how", can_focus=False):
                     yield Static("", id="why", markup=False)
                     yield ExportForm(id="form", can_focus=False)
                     yield Static("", id="command", markup=False)
-            yield JobPanel(id="job")
-            with VerticalScroll(id="after"):
-                yield Facts("", id="made")
-                yield Facts("", id="others")
+            with Vertical(id="work"):
+                yield JobPanel(id="job")
+                yield Facts("", id="going")
+                yield Static(PROOF, classes="dim", markup=False, id="proof")
+            with Horizontal(id="after"):
+                with VerticalScroll(id="came"):
+                    yield Facts("", id="made")
+                    yield Facts("", id="others")
+                with VerticalScroll(id="files", can_focus=False):
+                    yield Static("What lies in the folder", classes="title", markup=False)
+                    yield Facts("", id="written")
 
     def enter(self) -> None:
         from edgeq.tui.exporting import exporting_of
@@ -92,7 +108,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         if state == self._state:
             return
         self._state = state
-        shown = {"thinking": "thinking", "work": "job", "paused": "job", "after": "after"}.get(state, "before")
+        shown = {"thinking": "thinking", "work": "work", "paused": "work", "after": "after"}.get(state, "before")
         self.query_one(ContentSwitcher).current = shown
         self.refresh_bindings()
 
@@ -112,6 +128,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         for way in self._exporting.ways:
             mark, name = "✓" if way.fits else "✗", f"{way.name} (planned)" if way.planned else way.name
             ways.add_option(Option(f"{mark} {name:19} {way.about}", id=way.name))
+        self.query_one("#source", Facts).show(self._exporting.source)
         ways.highlighted = [way.name for way in self._exporting.ways].index(self._exporting.to)
         self._become("before")
         self.query_one(OptionList).focus()
@@ -161,6 +178,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         else:
             self._become("exists")
             self.say(IN_THE_WAY[there])
+        self._show_files("#there", self._exporting.out)
 
     def action_copy(self) -> None:
         if self._exporting is not None:
@@ -207,6 +225,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
     def _watch(self) -> None:
         assert self._exporting is not None
         self._become("work")
+        self.query_one("#going", Facts).show(self._exporting.going)
         self.say(f"Exporting to {self._exporting.to}. You may leave this screen, or edgeq: it goes on.")
         self.query_one(JobPanel).watch_job(self._exporting.job)
 
@@ -241,8 +260,20 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
     def _keep(self, path: str) -> None:
         self.become(self.journey.with_artifact(path))
 
+    def _show_files(self, place: str, folder: Path) -> None:
+        """What an artifact's folder holds, if it is one."""
+        from edgeq.tui import exporting
+
+        def show(rows: list[tuple[str, str]]) -> None:
+            self.query_one(place, Facts).show(rows)
+            if place == "#there":
+                self.query_one("#there-title").display = bool(rows)
+
+        self.think(lambda: exporting.files_of(folder), show, f"files {place}")
+
     def _show_made(self, rows: list[tuple[str, str]]) -> None:
         self._become("after")
+        self._show_files("#written", Path(dict(rows)["artifact"]))
         self.query_one("#made", Facts).show(rows)
         made = [a for a in self.journey.artifacts if ("artifact", a) not in rows]
         self.query_one("#others", Facts).show(("also made", a) for a in made)
