@@ -140,4 +140,4 @@ def choice_words(artifact: Artifact | None, known: Benchmark | None, *, able: bo
     parts = [] if artifact is None else [artifact.runtime, amount(artifact.total_bytes)]
     if known is not None:
         parts.append(f"{known.decode.tps.median:.1f} tokens/s {ago(known.date)}")
-    return ", ".join(parts if able else [*parts, "can't be measured here"])
+    return ", ".join(parts if able else ["can't be measured here", *parts])

@@ -273,7 +273,7 @@ async def test_where_there_is_room_each_of_two_has_its_gauge(monkeypatch):
     monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
     monkeypatch.setattr(Benching, "speeds", lambda self: [(0, 130.0), (0, 131.0), (1, 90.0)])
     monkeypatch.setattr("edgeq.tui.benching.benching_of", lambda _: prepared)
-    app = EdgeqApp(replace(journey(Path("/home/ada"), MODEL), step="bench", artifacts=(ONNX,)))
+    app = EdgeqApp(replace(journey(Path("/home/ada"), MODEL), step="bench", checkpoint=MADE, artifacts=(ONNX,)))
     async with app.run_test(size=(200, 60)) as pilot:
         await until(pilot, lambda: "131.0 now" in characters(app) and "115.4 now" in characters(app))
         await pilot.resize_terminal(120, 40)
@@ -357,7 +357,7 @@ async def test_pictures(what, size, theme, monkeypatch):
     monkeypatch.setattr("edgeq.measure.bench_words.ago", lambda date, now=None: "2 days ago")
     monkeypatch.setattr("edgeq.tui.benching.benching_of", lambda _: prepared)
     monkeypatch.setattr("edgeq.journey.save", lambda _: None)
-    here = replace(journey(Path("/home/ada"), MODEL), step="bench", artifacts=(ONNX,))
+    here = replace(journey(Path("/home/ada"), MODEL), step="bench", checkpoint=MADE, artifacts=(ONNX,))
     app = EdgeqApp(here)
     async with app.run_test(size=size) as pilot:
         app.theme = theme

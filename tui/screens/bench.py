@@ -55,7 +55,7 @@ next plan learns from them.
         Binding("s", "start", "Measure", tooltip="Measure the artifacts that are marked"),
         Binding("space", "choose", "Mark", tooltip="Measure this one too, or leave it out"),
         Binding("o", "options", "Options", tooltip="Lengths of prompts, new tokens, repeats, threads"),
-        Binding("y", "copy", "Copy command", tooltip="The same as a command, to the clipboard"),
+        Binding("y", "copy", "Copy", tooltip="The same as a command, to the clipboard"),
         Binding("p", "pause", "Resume", tooltip="Go on"),
         Binding("c", "cancel", "Cancel", tooltip="End it; nothing is kept of it"),
         Binding("a", "again", "Again", tooltip="Measure again, or others"),

@@ -30,7 +30,7 @@ class BenchResult(VerticalScroll):
                 yield Static("", id="sides", markup=False)
                 yield Static("", id="verdict", markup=False)
                 yield Static("", id="notes", markup=False)
-            yield Gauges(id="measured")
+            yield Gauges("measured", id="measured")
         with Horizontal(id="tables"):
             yield Static("", id="figures", markup=False)
             yield Static("", id="beside", markup=False)

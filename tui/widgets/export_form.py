@@ -51,7 +51,8 @@ class ExportForm(OptionForm):
         """Build the fields of this exporter."""
         async with self.batch():
             await self.remove_children()
-            await self.mount_all([*self._fields(exporting), self.about_line()])
+            names = [*((name.replace("_", " "), name) for name in exporting.way.options), ("folder", "out")]
+            await self.mount_all([*self._fields(exporting), self.about_line(), self.all_about(names)])
 
     def about(self, name: str) -> str:
         return _OUT if name == "out" else _ABOUT.get(name, "")

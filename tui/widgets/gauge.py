@@ -19,8 +19,12 @@ ROOM = 1.08  # of the scale beyond the highest mark
 class Gauge(Static):
     """Four lines: `43.1 now ▼`, the bar, and marks with their names, `▲ promised 40.2`."""
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, word: str = "now", *, id: str | None = None) -> None:
+        """Args:
+        word: what is said of the speed that the bar shows.
+        """
         super().__init__(id=id)
+        self._word = word
         self._now: float | None = None
         self._marks: tuple[tuple[str, float], ...] = ()
 
@@ -33,17 +37,21 @@ class Gauge(Static):
         self.refresh()
 
     def render(self) -> Text:
-        return gauge(self.content_size.width, self._now, self._marks)
+        return gauge(self.content_size.width, self._now, self._marks, self._word)
 
 
 class Gauges(Horizontal):
     """A gauge of each of several, beside each other where there is room for them; else the present one alone."""
 
+    def __init__(self, word: str = "now", *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._word = word
+
     def compose(self) -> ComposeResult:
         for n in range(MOST):
             with Vertical(classes="dial"):
                 yield Static("", classes="dim dial-name", markup=False)
-                yield Gauge(id="gauge" if n == 0 else f"gauge-{n + 1}")
+                yield Gauge(self._word, id="gauge" if n == 0 else f"gauge-{n + 1}")
 
     def show(self, dials: Sequence[tuple[str, float | None, Sequence[tuple[str, float | None]]]], present: int) -> None:
         """Args:
@@ -60,7 +68,7 @@ class Gauges(Horizontal):
             place.query_one(Gauge).show(now, marks)
 
 
-def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]]) -> Text:
+def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]], word: str = "now") -> Text:
     """The lines, each at most `width` characters."""
     top = max([now or 0.0, *(at for _, at in marks)], default=0.0) * ROOM
     if width < 1 or top <= 0:
@@ -68,7 +76,7 @@ def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]]) -> 
     scale = width / top
     length = (now or 0.0) * scale
     text = Text(no_wrap=True, overflow="crop")
-    text.append(WAITING if now is None else _label(f"{now:,.1f} now", int(length), width, "▼"))
+    text.append(WAITING if now is None else _label(f"{now:,.1f} {word}", int(length), width, "▼"))
     text.append("\n" + _bar(length, width))
     lines: list[str] = []
     for name, at in marks:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from textual.containers import VerticalScroll
 from textual.events import DescendantFocus
 from textual.widget import Widget
 from textual.widgets import Static
+
+from edgeq.tui.widgets.facts import Facts
 
 
 class OptionForm(VerticalScroll):
@@ -21,6 +24,12 @@ class OptionForm(VerticalScroll):
 
     def about_line(self) -> Static:
         return Static("", classes="about dim", markup=False)
+
+    def all_about(self, names: Iterable[tuple[str, str]]) -> Facts:
+        """What every option is about, for screens with room for all of it; `names` are labels and options."""
+        told = Facts("", classes="abouts")
+        told.show((label, about) for label, name in names if (about := self.about(name)))
+        return told
 
     def option_of(self, widget: Widget) -> str:
         """The name of the option that a field is of."""

@@ -43,6 +43,7 @@ class WorkloadForm(OptionForm):
                 )
         yield Static("", id="wrong", markup=False)
         yield self.about_line()
+        yield self.all_about((label, name) for name, (label, _) in _LABELS.items())
 
     def about(self, name: str) -> str:
         return next((about for field, (_, about) in _LABELS.items() if field == name), "")
