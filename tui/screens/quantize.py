@@ -42,7 +42,7 @@ TITLE = "Output lost in each layer, %: the line is the mean, a dot the worst mat
 class QuantizeScreen(StepScreen):
     STEP: ClassVar[Step] = "quantize"
     CSS_PATH = "../styles/quantize.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-very-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     HELP = """
 Quantizing writes the model anew with fewer bits a weight. **Method** says how the codes are chosen: `rtn` rounds each

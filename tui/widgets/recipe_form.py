@@ -63,6 +63,7 @@ class RecipeForm(OptionForm):
                 yield from self._widget(name, about)
         yield Static("", id="wrong", markup=False)
         yield self.about_line()
+        yield self.all_about((label, name) for name, (label, _) in _LABELS.items())
 
     def _widget(self, name: str, about: str) -> Iterator[Widget]:
         if name in _CHOICES:
