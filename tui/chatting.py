@@ -94,7 +94,7 @@ class Chatting:
             return "Loading. You can write already."
         if writing and quantized.ready is not None and not quantized.ready.template:
             return "No chat template: it goes on with your text. Press esc, then n to deliver."
-        other = "" if self.comparing or self.model is None else "o to add the original"
+        other = "" if self.comparing or self.model is None else "o for the original"
         if self.comparing and narrow:
             other = "v to see the other model"
         if writing:

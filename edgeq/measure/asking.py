@@ -38,7 +38,9 @@ def changed(work: Workload, name: Field, text: str) -> Workload:
     if name == "prompt_tokens":
         return replace(work, prompt_tokens=tuple(numbers))
     value = numbers[0]
-    return of_tokens(work, value) if name == "tokens" else replace(work, **{name: value})
+    if name == "tokens":
+        return of_tokens(work, value)
+    return replace(work, reps=value) if name == "reps" else replace(work, threads=value)
 
 
 def of_tokens(work: Workload, tokens: int) -> Workload:

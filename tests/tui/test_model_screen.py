@@ -229,7 +229,7 @@ async def test_the_demo_s_model_is_fetched_when_it_is_taken(tmp_path, monkeypatc
 # Pictures.
 
 HERE = [
-    Entry("recent", "HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct"),
+    Entry("recent", "HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct", local=True),
     Entry("here", "/home/ada/models/long.gguf", "a-model-with-a-long-name-Q4_K_M.gguf", "4.92 GB", True),
     Entry("here", "/home/ada/models/llama-3.2-3b-it", "llama-3.2-3b-it", local=True),
     *(Entry("known", name, name) for name in ("llama-3.2-3b", "qwen3-8b", "llama-3.1-70b")),

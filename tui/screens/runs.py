@@ -103,12 +103,12 @@ class RunsScreen(ModalScreen[None]):
         if self._looks:
             self.call_after_refresh(self._show, self._looks)
 
-    def _cells(self, seen: Look) -> tuple[str, str, str, str, Text]:
+    def _cells(self, seen: Look) -> list[str | Text]:
         """The title, which is told whole below, is cut to the room there is, and says so."""
         title, pads = Text(seen.job.title, no_wrap=True), 2 * self._table.cell_padding
         room = self._table.scrollable_content_region.width - sum(w + pads for w in _WIDTHS.values()) - pads
         title.truncate(max(1, room), overflow="ellipsis")
-        return seen.state, words.done(seen), words.worked(seen), words.left(seen), title
+        return [seen.state, words.done(seen), words.worked(seen), words.left(seen), title]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return bool(self._looks) if action in ("open", "pause", "cancel", "log", "forget") else True

@@ -23,7 +23,9 @@ class OptionForm(VerticalScroll):
         raise NotImplementedError
 
     def about_line(self) -> Static:
-        return Static("", classes="about dim", markup=False)
+        line = Static("", classes="about dim", markup=False)
+        line.display = False  # until there is something to tell
+        return line
 
     def all_about(self, names: Iterable[tuple[str, str]]) -> Facts:
         """What every option is about, for screens with room for all of it; `names` are labels and options."""
@@ -39,3 +41,4 @@ class OptionForm(VerticalScroll):
         """For those who have no mouse to hover with."""
         for line in self.query(".about").results(Static):
             line.update(self.about(self.option_of(event.widget)))
+            line.display = bool(self.about(self.option_of(event.widget)))
