@@ -86,8 +86,8 @@ class Chatting:
         """What to press: `writing`, letters are text; `narrow`, one side is shown at a time."""
         quantized, original = self.talk.partners["quantized"], self.talk.partners["original"]
         if self.talk.answering is not None:
-            leave = "Press esc twice, then n" if writing else "Press n"
-            return f"The {self.talk.answering} model answers; esc stops it. {leave} to deliver."
+            leave = "twice, then n" if writing else "or n"  # letters are text while one writes
+            return f"The {self.talk.answering} model answers. Press esc to stop it, {leave} to deliver."
         if quantized.state == "failed":
             return "The quantized model is not loaded: press esc, then r, to load it again."
         if "opening" in (quantized.state, original.state):

@@ -8,7 +8,7 @@ from edgeq.errors import EdgeqError
 
 # A hint as the core words it -> what a person does in the application. The first that matches all of it.
 _KEYS: tuple[tuple[str, str], ...] = (
-    (r"Free space or choose another --out", "Free space, or press o and choose another folder"),
+    (r"Free space or choose another --out", "Free space, or choose another folder"),
     (r"Free space, set EDGEQ_HOME, or add --no-store", "Free space on the disk, then try again"),
     (r"Choose another name or add --force", "Choose another folder, or replace it by pressing r"),
     (r"Give more text, or a smaller --calibration-length", "Press o and give a longer text"),

@@ -115,7 +115,7 @@ def test_the_proof_in_words(artifact: Artifact, checkpoint: Any) -> None:
     assert rows["size"] == "108 MB" and rows["note"] == "Needs onnxruntime 1.20"
     assert rows["read back"].startswith("17 tensors") and "KL divergence" in rows["verified"]
     files = file_rows(replace(artifact, files={f"part-{i}": {"bytes": 1000 * i} for i in range(1, 15)}))
-    assert files[0] == ("part-14", "14 KB") and files[-2:] == [("2 more", "3 KB"), ("all together", "105 KB")]
+    assert files[0] == ("part-14", "14 KB") and files[-2:] == [("2 more", "3 KB"), ("all together", "0.1 MB")]
     assert [name for name, _ in file_rows(artifact)].count("model.onnx") == 1
     bare = dict(proof_rows(result | {"tensors": 0, "verification": None, "unchecked": "no runtime"}))
     assert bare["logits"] == "not compared: no runtime" and "verified" not in bare

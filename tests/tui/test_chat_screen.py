@@ -131,6 +131,7 @@ async def test_an_answer_is_stopped(made: Journey, endless: None):
         await until(
             pilot, lambda: "esc to stop it" in guide(app) and talk(app).turns[0].answers["quantized"].tokens > 5
         )
+        assert guide(app).endswith("twice, then n to deliver.")
         await pilot.press("escape")
         await until(pilot, answered(app))
         await until(pilot, lambda: "· stopped" in characters(app))

@@ -49,7 +49,7 @@ def test_no_hint_is_left_in_the_command_line_s_words():
 @pytest.mark.parametrize(
     ("said", "here"),
     [
-        ("Free space or choose another --out", "Free space, or press o and choose another folder"),
+        ("Free space or choose another --out", "Free space, or choose another folder"),
         ("Make one with `edgeq quantize`", "Press 4 to make one"),
         ("edgeq export /home/ada/made", "Press 5 to export one"),
         ("edgeq export --to openvino makes an artifact that OpenVINO itself runs", "Press 5 and choose openvino"),
