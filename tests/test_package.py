@@ -24,6 +24,7 @@ FLOORS = {
     "edgeq.jsonable": 0,
     "edgeq.callable_package": 0,
     "edgeq.files": 0,
+    "edgeq.amounts": 0,
     "edgeq.model": 1,
     "edgeq.device": 1,
     "edgeq.scheme": 1,

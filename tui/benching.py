@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any
 from edgeq.benchmark import Benchmark, Promise
 from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json, to_json
+from edgeq.measure.asking import Field, changed, options
 from edgeq.measure.bench import Workload
 from edgeq.measure.bench_words import choice_words
 from edgeq.measure.compare import Comparison, beside, rounds_of, short_names, unable
 from edgeq.measure.known import latest, run_seconds
 from edgeq.measure.likeness import likeness
+from edgeq.tui.hints import in_app
 
 if TYPE_CHECKING:
     from edgeq.artifact import Artifact
     from edgeq.jobs import Job
     from edgeq.journey import Journey
     from edgeq.tui.road import Road
+
+Dial = tuple[str, float | None, list[tuple[str, float | None]]]  # name, tokens/s, marks
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,10 @@ class Choice:
     @property
     def reason(self) -> str:
         """Why it can't be measured and the way out, in two lines; empty: it can."""
-        return f"{self.why[:1].upper()}{self.why[1:]}\n→ {self.hint}" if self.why else ""
+        return f"{self.why[:1].upper()}{self.why[1:]}\n→ {in_app(self.hint)}" if self.why else ""
 
     def line(self, chosen: bool) -> str:
-        """`[x] model-onnx   onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`."""
+        """`[x] model-onnx   onnxruntime, 108 MB, 43.1 tokens/s 2 days ago`."""
         mark = "[x]" if chosen else "[ ]" if self.able else " ✗ "
         return f"{mark} {Path(self.path).name}   {choice_words(self.artifact, self.known, able=self.able)}"
 
@@ -104,7 +108,15 @@ class Benching:
 
     @property
     def command(self) -> str:
-        return shlex.join(["edgeq", "bench", *self.chosen])
+        return shlex.join(["edgeq", "bench", *self.chosen, *options(self.work)])
+
+    def asked(self, name: Field, text: str) -> Benching:
+        """With another value of what is measured.
+
+        Raises:
+            EdgeqError: a value that can't be.
+        """
+        return replace(self, work=changed(self.work, name, text))
 
     def toggled(self, path: str) -> Benching:
         """One more, or one less; at least one stays, and only those that can be measured come in."""
@@ -146,6 +158,11 @@ class Benching:
         """Speeds that the one at work is held against, tokens/s: what was promised of it, and its ceiling."""
         promise = self.at_work[at].promise if at < len(self.at_work) else None
         return [] if promise is None else [("promised", promise.decode_tps), ("ceiling", promise.ceiling_tps)]
+
+    def dials(self, speeds: Sequence[tuple[int, float]]) -> list[Dial]:
+        """Of each artifact at work: its name, its latest speed if any, and what that is held against."""
+        latest = dict(speeds)  # the last of each
+        return [(name, latest.get(at), self.marks(at)) for at, name in enumerate(self.names)]
 
     @property
     def names(self) -> list[str]:

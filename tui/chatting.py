@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgeq.amounts import amount
 from edgeq.jobs.answers import Side
 from edgeq.jobs.conversation import Conversation
-from edgeq.quantize.words import mb
 
 if TYPE_CHECKING:
     from edgeq.jobs.original import Original
@@ -86,18 +86,19 @@ class Chatting:
         """What to press: `writing`, letters are text; `narrow`, one side is shown at a time."""
         quantized, original = self.talk.partners["quantized"], self.talk.partners["original"]
         if self.talk.answering is not None:
-            return f"The {self.talk.answering} model answers. Press esc to stop it."
+            leave = "twice, then n" if writing else "or n"  # letters are text while one writes
+            return f"The {self.talk.answering} model answers. Press esc to stop it, {leave} to deliver."
         if quantized.state == "failed":
             return "The quantized model is not loaded: press esc, then r, to load it again."
         if "opening" in (quantized.state, original.state):
             return "Loading. You can write already."
         if writing and quantized.ready is not None and not quantized.ready.template:
-            return "No chat template: the model goes on with your text. Press esc for the keys."
-        other = "" if self.comparing or self.model is None else "o to add the original"
+            return "No chat template: it goes on with your text. Press esc, then n to deliver."
+        other = "" if self.comparing or self.model is None else "o for the original"
         if self.comparing and narrow:
             other = "v to see the other model"
         if writing:
-            return f"Write, then press enter. Press esc{f', then {other}' if other else ' for the keys'}."
+            return f"Write, then press enter. Press esc, then {f'{other}, ' if other else ''}n to deliver."
         return f"Press i to write, r to begin anew{f', {other}' if other else ''}; n to deliver it."
 
     def facts(self, side: Side) -> str:
@@ -108,7 +109,7 @@ class Chatting:
         if partner.state == "failed" or partner.ready is None:
             return "not loaded"
         ready = partner.ready
-        memory = f", {mb(ready.memory_bytes)} of memory" if ready.memory_bytes else ""
+        memory = f", {amount(ready.memory_bytes)} of memory" if ready.memory_bytes else ""
         return f"loaded in {ready.load_s:.1f} s{memory}"
 
 

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from edgeq.jobs import Job
     from edgeq.tui.road import Road
 
-Standing = Literal["nothing", "same", "other", "foreign"]
+Standing = Literal["nothing", "same", "unproved", "other", "foreign"]
+IN_THE_WAY: dict[Standing, str] = {
+    "same": "This checkpoint's artifact is there already: press u to use it.",
+    "unproved": "This checkpoint's artifact is there, but was not proved: press r to export anew, u to use it.",
+    "other": "Another artifact has this name: press w to write beside it, r to replace it.",
+    "foreign": "The folder holds something else: press w for another name.",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Exporting:
     """Attributes:
     ways: that fit first, the planned one at the very front.
     options: of the chosen exporter, those that are not its defaults.
+    source: of the checkpoint, rows of a name and what is said of it.
     """
 
     checkpoint: str
@@ -46,6 +53,7 @@ class Exporting:
     options: dict[str, Any] = field(default_factory=dict)
     planned_options: dict[str, Any] = field(default_factory=dict)
     job: Job | None = None
+    source: tuple[tuple[str, str], ...] = ()
 
     @property
     def way(self) -> Way:
@@ -56,12 +64,23 @@ class Exporting:
         return command_line(self.checkpoint, self.to, self.options, self.out)
 
     @property
+    def going(self) -> list[tuple[str, str]]:
+        """What is being done: rows of a name and what is said of it."""
+        asked = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.options.items())
+        rows = [("checkpoint", self.checkpoint), ("for", self.way.about), ("folder", str(self.out))]
+        return [*rows, *([("options", asked)] if asked else [])]
+
+    @property
     def request(self) -> dict[str, Any]:
         return {"checkpoint": self.checkpoint, "to": self.to, "out": str(self.out), "options": self.options}
 
     @property
     def standing(self) -> Standing:
-        """What lies at `out`: an artifact of this checkpoint that was not found wrong, another, something else."""
+        """What lies at `out`: an artifact of this checkpoint, proved or not, another one, something else.
+
+        One that was found wrong counts as another. Not proved is one whose export was cancelled just then, or whose
+        runtime is not installed.
+        """
         from edgeq.artifact import MANIFEST, read_artifact
 
         if not self.out.exists():
@@ -73,7 +92,9 @@ class Exporting:
         except EdgeqError:
             return "other"
         same = found.checkpoint is not None and Path(found.checkpoint) == Path(self.checkpoint).resolve()
-        return "same" if same and found.verify.get("verdict") != "fail" else "other"
+        if not same or found.verify.get("verdict") == "fail":
+            return "other"
+        return "same" if found.verify else "unproved"
 
     def chosen(self, name: str) -> Exporting:
         """By another exporter, with its defaults or what the plan wants of it."""
@@ -93,14 +114,14 @@ class Exporting:
         return replace(self, out=other_name(self.out), job=None)
 
     def begin(self, *, force: bool) -> Exporting:
-        """Begin the job, or take up the one that stopped or another window began. Blocks.
+        """Begin the job, or begin anew the one that stopped, or take up what another window began. Blocks.
 
         Raises:
             EdgeqError: it can't be begun.
         """
         from edgeq.jobs import at_work, resume, start
 
-        if self.job is not None:
+        if self.job is not None and not force:  # a stopped job was not asked to replace anything
             resume(self.job)
             return self
         job = at_work("export", out=str(self.out))
@@ -116,7 +137,9 @@ def exporting_of(road: Road) -> Exporting:
     Raises:
         EdgeqError: the checkpoint is gone or damaged.
     """
+    from edgeq.checkpoint.store import Checkpoint
     from edgeq.jobs.ask import ask
+    from edgeq.quantize.words import made_rows
 
     checkpoint = str(road.journey.checkpoint)
     planned, options = _planned(road)
@@ -125,13 +148,26 @@ def exporting_of(road: Road) -> Exporting:
         for w in ask("exporters", {"checkpoint": checkpoint})["exporters"]
     ]
     ways = sorted(found, key=lambda w: (not w.fits, not w.planned, w.name != "onnx", w.name))
-    made = Exporting(checkpoint, tuple(ways), ways[0].name, Path(), planned_options=options).chosen(ways[0].name)
+    source = tuple(made_rows(Checkpoint.open(checkpoint)))
+    first = Exporting(checkpoint, tuple(ways), ways[0].name, Path(), planned_options=options, source=source)
+    made = first.chosen(ways[0].name)
     job = road.job("export")
     if job is None or job.request["checkpoint"] != checkpoint:
         return made
     return replace(
         made, to=job.request["to"], out=Path(job.request["out"]), options=dict(job.request["options"]), job=job
     )
+
+
+def files_of(artifact: Path) -> list[tuple[str, str]]:
+    """Its files with their sizes; none where no artifact can be read there. Blocks."""
+    from edgeq.artifact import read_artifact
+    from edgeq.measure.proof_words import file_rows
+
+    try:
+        return file_rows(read_artifact(artifact))
+    except EdgeqError:
+        return []
 
 
 def _planned(road: Road) -> tuple[str | None, dict[str, Any]]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.amounts import amount
 from edgeq.jsonable import from_json
 from edgeq.quantize.command import Standing, command_line, folder_name, other_name, sentence, standing
-from edgeq.quantize.words import mb, rate
+from edgeq.quantize.words import is_text, rate, text_rows
 from edgeq.recipe import Recipe, altered, recipe_json, recipe_named
 
 if TYPE_CHECKING:
@@ -147,25 +148,42 @@ class Making:
         other = at_work("quantize", out=str(self.out))
         if other is not None:
             return replace(self, job=other)
-        request = {**self.request, "force": force, "expected": {"bytes": answer["peak"]}}
+        expected = {"bytes": answer["peak"], "writing_s": answer["writing_s"], "layers_s": answer["layers_s"]}
+        request = {**self.request, "force": force, "expected": expected}
         return replace(self, job=start("quantize", request, f"Quantize: {folder_name(self.recipe)}"), ended=None)
 
     def parts(self, seen: Look) -> list[str]:
         """Rate and memory of the job, beside what was expected."""
         pace = "" if seen.event is None else rate(seen.event.rate, seen.event.what)
         expected = (seen.job.request.get("expected") or {}).get("bytes")
-        beside = f", {mb(expected)} expected" if expected else ""
-        return [pace, f"memory {mb(seen.rss_bytes)}{beside}" if seen.rss_bytes else ""]
+        beside = f", {amount(expected)} expected" if expected else ""
+        return [pace, f"memory {amount(seen.rss_bytes)}{beside}" if seen.rss_bytes else ""]
 
     def where(self, seen: Look) -> str:
         """What it is at, in a sentence."""
         from edgeq.quantize.so_far import place
 
+        if self.first(seen):
+            return self._where_first(seen)
         at = None if seen.event is None else place(seen.event.what)
         layer = "" if at is None else f": layer {at[0] + 1} of {self.layers_count}"
         if seen.state == "paused":
             return f"Paused{layer}. Press p to go on."
         return f"Quantizing{layer}. You may leave this screen, or edgeq: it goes on."
+
+    def _where_first(self, seen: Look) -> str:
+        if seen.state == "paused":
+            return "Paused at the calibration text. Press p to go on."
+        return "First the text to learn from, then the layers. You may leave this screen: it goes on."
+
+    def first(self, seen: Look) -> list[tuple[str, str]]:
+        """What comes before the layers, where the job is at that: rows of a name and what is said of it."""
+        event = seen.event
+        if event is None or not is_text(event.what):
+            return []
+        expected = seen.job.request.get("expected") or {}
+        times = (expected.get("writing_s"), expected.get("layers_s"))
+        return text_rows(event.what, event.done, event.total, self.layers_count, *times)
 
     def layers(self) -> tuple[list[MatrixDone], list[LayerError], int]:
         """The matrices that are done, their layers, and how many layers there are."""

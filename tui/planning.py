@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeq.plan.table import ORDERS, Order, arranged
+from edgeq.plan.table import ORDERS, Order, arranged, place
 from edgeq.tui.widgets.candidate_table import ADVISED, CHOSEN, NOT_YET, OUT
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class Planning:
             return OUT
         if (c.scheme.name, c.target) == (journey.scheme, journey.target):
             return CHOSEN
-        return ADVISED if c is self.plan.recommended else NOT_YET if c.not_yet else " "
+        if c.not_yet is not None:  # though it be the plan's best
+            return NOT_YET
+        return ADVISED if c is self.plan.recommended else " "
 
     def first(self, journey: Journey, last: Candidate | None) -> int | None:
         """The row to look at: the last one's, else the chosen if it fits, else the advised, else the first."""
@@ -88,8 +90,18 @@ class Planning:
         """`number 3 of 39 for balanced`, `out`."""
         if not c.fits:
             return "out"
-        at, count = self.plan.candidates.index(c) + 1, len(self.plan.candidates)
+        at, count = place(self.plan.candidates, c), len(self.plan.candidates)
         return f"{'best' if at == 1 else f'number {at}'} of {count} for {self.plan.request.objective}"
+
+    @property
+    def _advice(self) -> str:
+        best = self.plan.recommended
+        able = best is not None and best.not_yet is None
+        return (
+            f"{ADVISED} is edgeq's advice."
+            if able
+            else "Nor any other here: press e to ask otherwise, 2 for another model."
+        )
 
     def guide(self, c: Candidate | None, journey: Journey) -> str:
         plan = self.plan
@@ -102,9 +114,9 @@ class Planning:
         if plan.model.estimated:
             return "edgeq can plan this model but not make it: press 2 for another."
         if c is None or not c.fits:
-            return f"This one is out. {ADVISED} is edgeq's advice."
+            return f"This one is out. {self._advice}"
         if c.not_yet is not None:
-            return f"edgeq can't make this one yet. {ADVISED} is edgeq's advice."
+            return f"edgeq can't make this one yet. {self._advice}"
         name = f"{c.scheme.name} on {c.target}"
         if (c.scheme.name, c.target) == (journey.scheme, journey.target):
             return f"{name} is chosen: press enter or n to quantize."

@@ -40,11 +40,13 @@ def command(
 
     Several artifacts are measured in turns, and set beside the first.
     """
+    from edgeq.measure.asking import of_tokens
     from edgeq.measure.bench import Workload
 
     own = runtime_options(option) | ({} if on is None else {"device": on})
     count = _threads_of(threads)
-    work = Workload(_numbers(prompt_tokens), tokens, min(32, tokens), reps, count if isinstance(count, int) else None)
+    asked = Workload(_numbers(prompt_tokens), reps=reps, threads=count if isinstance(count, int) else None)
+    work = of_tokens(asked, tokens)
     paths, kept = [*artifacts, *compare], store and not own
     if len(paths) == 1:
         _measure(paths[0], work, own, tries=count == "auto", store=kept, as_json=as_json)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeq.amounts import amount
 from edgeq.measure.bench_words import versus
 from edgeq.measure.compare import short_names
 
@@ -49,7 +50,7 @@ def legend(found: Comparison) -> list[Text]:
     lines = []
     for name, side in zip(names(found), found.sides, strict=True):
         one = side.benchmark
-        what = f"{one.target}, {one.scheme}, {one.artifact_bytes / 1e6:,.1f} MB"
+        what = f"{one.target}, {one.scheme}, {amount(one.artifact_bytes)}"
         lines.append(Text.assemble((f"{_short(name):{NAME}}", "bold"), f"  {what}  ", (Path(one.artifact).name, "dim")))
     return lines
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edgeq.amounts import amount
+
 if TYPE_CHECKING:
     from edgeq.checkpoint.store import Checkpoint
 
@@ -39,7 +41,7 @@ def command(
     from rich.console import Console
 
     console = Console()
-    size = f"{made.total_bytes / 1e6:,.1f} MB"
+    size = amount(made.total_bytes)
     lines = [f"{made.path}  {made.scheme.name}, {size}", *(f"  {count:4} matrices  {g}" for g, count in grids.items())]
     for line in (*lines, f"Next: edgeq export {made.path}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -80,6 +80,8 @@ def render(report: Report, console: Console) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
+    from edgeq.plan.words import gb
+
     sample = Text.assemble((report.prompt, "bold cyan"), f" {report.answer.strip()}")
     console.print()
     console.print(Panel(sample, title="it runs", title_align="left", border_style="cyan", width=min(80, console.width)))
@@ -91,7 +93,7 @@ def render(report: Report, console: Console) -> None:
         console.print(f"[yellow]! {escape(line)}[/]", highlight=False)
     console.print()
     console.print(
-        f"[bold]Artifact[/]    {escape(report.artifact)}  ({report.artifact_bytes / 1e6:.0f} MB)",
+        f"[bold]Artifact[/]    {escape(report.artifact)}  ({gb(report.artifact_bytes)})",
         highlight=False,
         soft_wrap=True,
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeq.amounts import amount
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -104,7 +106,7 @@ def render(found: Evaluation, text: Windows, name: str, console: Console) -> Non
     from rich.table import Table
 
     d = found.divergence
-    size = f"  {found.bytes / 1e6:,.1f} MB" if found.bytes else ""
+    size = f"  {amount(found.bytes)}" if found.bytes else ""
     console.print(f"[bold]{escape(found.candidate)}[/]  {escape(found.scheme)}{size}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_header=False)
     table.add_row("KL divergence", f"[bold]{_nats(d.mean_kl)}[/] nats", f"p99 {_nats(d.p99_kl)}, max {_nats(d.max_kl)}")

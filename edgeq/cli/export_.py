@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgeq.amounts import amount
 from edgeq.errors import EdgeqError
 from edgeq.export_command import default_out, flag
 
@@ -219,7 +220,7 @@ def _prove(chosen: Exporter, artifact: Artifact, weights: Weights, read_back: bo
 def _tell(artifact: Artifact, console: Console, passed: bool) -> None:
     from edgeq.measure.proof import runs
 
-    size = f"{artifact.total_bytes / 1e6:,.1f} MB in {len(artifact.files)} files"
+    size = f"{amount(artifact.total_bytes)} in {len(artifact.files)} files"
     console.print(f"{artifact.path}  {size}", markup=False, highlight=False, soft_wrap=True)
     for note in artifact.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from edgeq.cli.plan_words import arithmetic, asked, device_line, model_line, nothing, out_lines, speed_lines, why
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.plan import Plan
+from edgeq.plan.table import arranged
 from edgeq.plan.targets import on_phone
 from edgeq.plan.words import gigabytes, rate
 
@@ -75,7 +76,7 @@ def _recommended(out: Console, plan: Plan, best: Candidate) -> None:
 
 
 def _candidates(out: Console, plan: Plan, show_all: bool) -> None:
-    shown = list(plan.candidates) if show_all else _selection(plan)
+    shown = arranged(plan.candidates, "rank") if show_all else _selection(plan)
     total = len(plan.candidates)
     more = "" if len(shown) == total else f", best of each target; --all shows all {total}"
     _heading(out, f"Candidates, best first for {plan.request.objective}[dim]{more}[/]")
@@ -108,7 +109,7 @@ def _selection(plan: Plan) -> list[Candidate]:
     """The best few of each target, and the recommended one wherever it stands."""
     counts: dict[str, int] = {}
     shown: list[Candidate] = []
-    for c in plan.candidates:
+    for c in arranged(plan.candidates, "rank"):
         counts[c.target] = counts.get(c.target, 0) + 1
         if (counts[c.target] <= ROWS_PER_TARGET and len(shown) < ROWS) or c is plan.recommended:
             shown.append(c)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 
+from edgeq.amounts import count
 from edgeq.device.spec import Accelerator, Device, Figure
 from edgeq.estimate.buffers import CHUNK
 from edgeq.estimate.gguf_header import header
@@ -47,9 +48,9 @@ def bandwidth(figure: Figure | None) -> str:
 def model_line(plan: Plan) -> str:
     """Name, size and shape; markup."""
     spec = plan.model
-    total = f"{plan.parameters / 1e9:.2f}B parameters"
+    total = f"{count(plan.parameters)} parameters"
     if plan.active_parameters < 0.95 * plan.parameters:
-        total += f", {plan.active_parameters / 1e9:.1f}B active"
+        total += f", {count(plan.active_parameters)} active"
     kinds = "tied embedding, " if spec.tied else ""
     source = f" [dim]({escape(_stands_for(spec))})[/]" if spec.origin == "class" else ""
     shape = f"{spec.n_layers} layers, {kinds}made for {tokens(spec.max_positions)}"
@@ -154,7 +155,7 @@ _RUNTIME_WORDS = {
 def arithmetic(plan: Plan, c: Candidate) -> Iterator[tuple[str, str, str]]:
     """(part, amount, how it comes about) of the memory, the total last."""
     need, request = c.footprint, plan.request
-    bits = f"{plan.parameters / 1e9:.2f}B weights at {c.bits_per_weight:.2f} bits"
+    bits = f"{count(plan.parameters)} weights at {c.bits_per_weight:.2f} bits"
     yield "weights", gb(need.weights), bits + _file_words(plan, c)
     yield "KV cache", gb(need.kv_cache), _cache_words(plan, c)
     yield "buffers", gb(need.activations), f"a prompt is read {min(CHUNK, request.context)} tokens at a time"

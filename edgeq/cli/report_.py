@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeq.amounts import amount
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -74,7 +76,7 @@ def print_summary(console: Console, made: Checkpoint, rows: Sequence[LayerRow]) 
 
     from edgeq.quantize.words import calibration_line
 
-    size = f"{made.total_bytes / 1e6:,.1f} MB"
+    size = amount(made.total_bytes)
     console.print(f"[bold]{escape(made.spec.name)}[/]  {escape(made.scheme.name)}  {size}", highlight=False)
     if made.manifest.calibration is not None:
         console.print(f"[dim]{escape(calibration_line(made.manifest.calibration))}[/]", highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.amounts import count
 from edgeq.benchmark import device_key
 from edgeq.deliver.delivery import Delivery, Rows
 from edgeq.journey import Journey, journeys
@@ -12,6 +13,7 @@ from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import parameters
 from edgeq.plan.candidate import Candidate
 from edgeq.plan.plan import Plan
+from edgeq.plan.table import place
 from edgeq.plan.words import gb, speed, tokens
 
 OTHERS = 3  # candidates that are named beside the chosen one
@@ -74,7 +76,7 @@ def _names(found: Delivery, way: Journey | None) -> tuple[str, str]:
 def _model_rows(spec: ModelSpec) -> Rows:
     shape = f"{spec.n_layers} layers, hidden size {spec.hidden_size:,}, vocabulary {spec.vocab_size:,}"
     return [
-        ("model", f"{spec.name} ({spec.family}), {parameters(spec) / 1e6:,.1f} M parameters"),
+        ("model", f"{spec.name} ({spec.family}), {count(parameters(spec))} parameters"),
         ("shape", f"{shape}, made for {tokens(spec.max_positions)}"),
         *([("from", spec.location)] if spec.location else []),
     ]
@@ -88,9 +90,9 @@ def _chosen_rows(plan: Plan, chosen: Candidate | None, scheme: str, target: str)
     ]
     if chosen is None:
         return [*rows, ("plan", "it is none of the plan's candidates: other settings, or another device")]
-    place = plan.candidates.index(chosen) + 1
+    at = place(plan.candidates, chosen)
     best = ", and recommended" if chosen is plan.recommended else ""
-    rows.append(("rank", f"{place} of {len(plan.candidates)} that fit{best}"))
+    rows.append(("rank", f"{at} of {len(plan.candidates)} that fit{best}"))
     rows.append(("expected", _figures(chosen)))
     if chosen.expected is not None:
         rows.append(("rests on", f"{chosen.expected.basis}, {chosen.expected.detail}"))

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.amounts import amount
 from edgeq.artifact import Artifact, read_artifact
 from edgeq.benchmark import Benchmark, Promise
 from edgeq.deliver.facts import facts_of
@@ -14,7 +15,6 @@ from edgeq.errors import EdgeqError
 from edgeq.jsonable import from_json
 from edgeq.measure.proof import runs
 from edgeq.measure.proof_words import artifact_rows
-from edgeq.quantize.words import mb
 from edgeq.store import Store
 
 Rows = list[tuple[str, str]]
@@ -81,7 +81,7 @@ def rows(found: Delivery) -> Rows:
         proved = [("proof failed", f"{why[0]}. Do not hand it over")]
     return [
         ("place", str(found.place)),
-        ("size", f"{mb(made.total_bytes)} in {len(made.files)} files: {_largest(made)}"),
+        ("size", f"{amount(made.total_bytes)} in {len(made.files)} files: {_largest(made)}"),
         ("model", f"{made.name}, {made.scheme}, context {int(made.model.get('max_positions', 0)):,}"),
         ("runtime", made.runtime),
         *([("needs", found.ways[0].install)] if found.ways else []),
@@ -101,18 +101,18 @@ def measured_rows(found: Delivery) -> Rows:
             return said
         return [*said, ("measured", f"not yet: edgeq bench {found.place}")]
     speed = f"{b.decode.tps.median:,.1f} tok/s"
-    memory = mb(b.peak_bytes)
+    memory = amount(b.peak_bytes)
     if promise is not None and promise.decode_tps:
         speed += f" (promised {promise.decode_tps:,.1f})"
     if promise is not None and promise.memory_bytes:
-        memory += f" (promised {mb(promise.memory_bytes)})"
+        memory += f" (promised {amount(promise.memory_bytes)})"
     return [("measured", f"{speed}, {memory} of memory at the peak; {b.date[:10]}, {b.device}")]
 
 
 def _largest(artifact: Artifact) -> str:
     """The files that make up nearly all of it."""
     sizes = sorted(((int(f["bytes"]), name) for name, f in artifact.files.items()), reverse=True)
-    named = [f"{Path(name).name} {mb(size)}" for size, name in sizes[:LARGEST] if size > artifact.total_bytes / 100]
+    named = [f"{Path(name).name} {amount(size)}" for size, name in sizes[:LARGEST] if size > artifact.total_bytes / 100]
     return ", ".join(named)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from edgeq.amounts import amount
 from edgeq.benchmark import Benchmark, Promise
 from edgeq.deliver.report import Report, not_told
 from edgeq.deliver.ways import Way
 from edgeq.quantize.layer_rows import LayerRow
-from edgeq.quantize.words import mb
 
 Cells = Sequence[str]
 
@@ -146,4 +146,4 @@ def _beside(name: str, measured: float, promised: float | None) -> Cells:
 
 def _files(report: Report) -> Iterator[Cells]:
     for name, entry in sorted(report.files.items()):
-        yield name, mb(int(entry["bytes"])), str(entry.get("sha256", "not taken"))
+        yield name, amount(int(entry["bytes"])), str(entry.get("sha256", "not taken"))

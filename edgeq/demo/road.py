@@ -29,6 +29,7 @@ from edgeq.measure.promise import promise_for
 from edgeq.measure.verify import Verification, record, verify
 from edgeq.model.spec import ModelSpec
 from edgeq.plan import Candidate
+from edgeq.plan.words import gb
 from edgeq.recipe import Recipe, recipe_for, recipe_json
 from edgeq.registry import Progress, exporter, runtime
 from edgeq.store import Store
@@ -156,9 +157,9 @@ class _Walk:
             chosen = choose(device, spec, self.settings.bits, begun)
             work = self.settings.workload.fitted(spec.max_positions)
             promise = promise_for(device, spec, chosen.scheme, TARGET, work)
-            size = weight_bytes(spec, chosen.scheme, TARGET) / 1e6
+            size = gb(weight_bytes(spec, chosen.scheme, TARGET))
             speed = f", {promise.decode_tps:.0f} tok/s" if promise.decode_tps else ""
-            told.what = f"{chosen.scheme.name} on {TARGET}: {size:.0f} MB{speed}"
+            told.what = f"{chosen.scheme.name} on {TARGET}: {size}{speed}"
         return chosen, promise
 
     def make(self, weights: Weights, recipe: Recipe, promise: Promise) -> Artifact:
@@ -171,7 +172,7 @@ class _Walk:
                 plan = {"promise": to_json(promise), "recipe": recipe_json(recipe)}
                 out = self.settings.artifact
                 found = exporter("onnx").export(checkpoint, out, progress=progress, force=True, plan=plan)
-            told.what = f"{found.total_bytes / 1e6:.0f} MB in {len(found.files)} files"
+            told.what = f"{gb(found.total_bytes)} in {len(found.files)} files"
         return found
 
     def _quantize(self, weights: Weights, recipe: Recipe) -> Checkpoint:
@@ -182,7 +183,7 @@ class _Walk:
             told.reused = made is not None
             if made is None:
                 made = quantize(weights, recipe, self.settings.checkpoint, progress=progress, force=True)
-            told.what = f"{made.weight_bytes / 1e6:.0f} MB of weights in {made.scheme.name}"
+            told.what = f"{gb(made.weight_bytes)} of weights in {made.scheme.name}"
         return made
 
     def _finished_checkpoint(self, recipe: Recipe) -> Checkpoint | None:

@@ -55,8 +55,8 @@ def check_room(original: Original, free: int | None = None, beside: int = 0) -> 
     Raises:
         EdgeqError: torch is missing, or the memory is not enough.
     """
+    from edgeq.amounts import amount
     from edgeq.device.memory import probe_memory
-    from edgeq.quantize.words import mb
     from edgeq.registry import runtime
 
     absent = runtime("torch").missing()
@@ -67,8 +67,9 @@ def check_room(original: Original, free: int | None = None, beside: int = 0) -> 
         )
     here = probe_memory().available_bytes if free is None else free
     if original.needs + beside > here:
-        also = f" and the quantized model {mb(beside)}" if beside else ""
+        also = f" and the quantized model {amount(beside)}" if beside else ""
         raise EdgeqError(
-            f"the original ({original.dtype}) needs about {mb(original.needs)} of memory{also}, {mb(here)} is free",
+            f"the original ({original.dtype}) needs about {amount(original.needs)} of memory{also}, "
+            f"{amount(here)} is free",
             hint="Close other programs and try again, or go on with the quantized model alone",
         )

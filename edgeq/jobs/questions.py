@@ -19,15 +19,17 @@ def needs(request: dict[str, Any]) -> dict[str, Any]:
     """What a quantization will take, in rows, and why it would be refused.
 
     Request: `recipe`, `out`, `threads`. Answer: `rows`; `line`: time and memory in a few words; `peak`: bytes of
-    memory; `summary`: the method's; `problem`: what stands against it (`what`, `where`, `hint`), or None.
+    memory; `layers_s`, `writing_s`: seconds of the quantizing and of the calibration text before it (None: none is
+    written); `summary`: the method's; `problem`: what stands against it (`what`, `where`, `hint`), or None.
 
     Raises:
         EdgeqError: no such model or method.
     """
+    from edgeq.amounts import amount
     from edgeq.model.read import read_model
     from edgeq.quantize.methods import find_method
     from edgeq.quantize.predict import predicted, writing_needs
-    from edgeq.quantize.words import duration, mb, needs_rows
+    from edgeq.quantize.words import duration, needs_rows
     from edgeq.recipe import Recipe
 
     recipe = from_json(Recipe, request["recipe"], "the options")
@@ -41,10 +43,11 @@ def needs(request: dict[str, Any]) -> dict[str, Any]:
     except EdgeqError as error:
         problem = {"what": error.what, "where": error.where, "hint": error.hint}
     seconds, peak = found.seconds, found.ram_bytes
+    parts = {"layers_s": found.seconds, "writing_s": None if writing is None else writing[0]}
     if writing is not None:  # one after the other
         seconds, peak = seconds + writing[0], max(peak, writing[1])
-    line = f"about {duration(seconds)} and {mb(peak)} of memory"
-    return {"rows": rows, "line": line, "peak": peak, "summary": method.summary, "problem": problem}
+    line = f"about {duration(seconds)} and {amount(peak)} of memory"
+    return {"rows": rows, "line": line, "peak": peak, "summary": method.summary, "problem": problem, **parts}
 
 
 def _refuse(recipe: Any, out: Path, spec: Any, method: Any, disk_bytes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from edgeq.amounts import amount
 from edgeq.artifact import Artifact
 from edgeq.benchmark import Benchmark
 from edgeq.measure.bench import Workload, ratio
@@ -135,8 +136,8 @@ def so_far_rows(now: Now, names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def choice_words(artifact: Artifact | None, known: Benchmark | None, *, able: bool = True) -> str:
-    """`onnxruntime, 107.9 MB, 43.1 tokens/s 2 days ago`: an artifact in a list."""
-    parts = [] if artifact is None else [artifact.runtime, f"{artifact.total_bytes / 1e6:,.1f} MB"]
+    """`onnxruntime, 108 MB, 43.1 tokens/s 2 days ago`: an artifact in a list."""
+    parts = [] if artifact is None else [artifact.runtime, amount(artifact.total_bytes)]
     if known is not None:
         parts.append(f"{known.decode.tps.median:.1f} tokens/s {ago(known.date)}")
-    return ", ".join(parts if able else [*parts, "can't be measured here"])
+    return ", ".join(parts if able else ["can't be measured here", *parts])

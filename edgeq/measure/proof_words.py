@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeq.amounts import amount
 from edgeq.artifact import Artifact
 from edgeq.jsonable import from_json
 from edgeq.measure.verify import Verification
+
+MOST_FILES = 12  # that are listed one by one
 
 
 def proof_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -19,7 +22,7 @@ def proof_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("artifact", str(result["artifact"])),
         ("runtime", str(result["runtime"])),
-        ("size", f"{result['bytes'] / 1e6:,.1f} MB"),
+        ("size", amount(result["bytes"])),
     ]
     if result.get("tensors"):
         rows.append(("read back", f"{result['tensors']:,} tensors, each number as the checkpoint has it"))
@@ -39,6 +42,15 @@ def artifact_rows(made: Artifact) -> list[tuple[str, str]]:
     known["verification"] = {k: v for k, v in found.items() if k != "read_back"} if "random" in found else None
     known["unchecked"] = "" if found else "`edgeq verify` does it"
     return proof_rows(known)
+
+
+def file_rows(made: Artifact) -> list[tuple[str, str]]:
+    """What an artifact's folder holds, the largest file first: each with its size, and all of them together."""
+    sizes = sorted(((int(f["bytes"]), name) for name, f in made.files.items()), key=lambda item: (-item[0], item[1]))
+    rows = [(name, amount(size)) for size, name in sizes[:MOST_FILES]]
+    if len(sizes) > MOST_FILES:
+        rows.append((f"{len(sizes) - MOST_FILES} more", amount(sum(size for size, _ in sizes[MOST_FILES:]))))
+    return [*rows, ("all together", amount(made.total_bytes))] if len(sizes) > 1 else rows
 
 
 def _verified(found: Verification) -> str:

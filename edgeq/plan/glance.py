@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeq.amounts import count
 from edgeq.device.spec import Device
 from edgeq.estimate.pool import pool
 from edgeq.model.spec import ModelSpec
@@ -118,11 +119,10 @@ def _fit(seen: Glance) -> str:
 
 
 def size_words(seen: Glance) -> str:
-    """`135M parameters`, `8.03B parameters`, `30.5B parameters, 3.4B active`."""
-    count = seen.parameters
-    total = f"{count / 1e9:.3g}B parameters" if count >= 10**9 else f"{count / 1e6:.0f}M parameters"
+    """`120K parameters`, `8.03B parameters`, `30.5B parameters, 3.35B active`."""
+    total = f"{count(seen.parameters)} parameters"
     if seen.active_parameters < 0.95 * seen.parameters:
-        return f"{total}, {seen.active_parameters / 1e9:.1f}B active"
+        return f"{total}, {count(seen.active_parameters)} active"
     return total
 
 

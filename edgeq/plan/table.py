@@ -18,7 +18,8 @@ _VERDICTS = {"fits": "fits", "tight": "tight", "offload": "split"}
 
 def cells(c: Candidate) -> dict[Cell, str]:
     """A candidate's figures as short texts: memory in GB and of what there is, tokens/s expected and at most with the
-    context full, KL divergence and its word, and the verdict, a rejected one's with its reason."""
+    context full, KL divergence and its word, and the verdict: with the reason where it is out or edgeq can't make
+    it."""
     return {
         "scheme": c.scheme.name,
         "on": c.target,
@@ -28,19 +29,31 @@ def cells(c: Candidate) -> dict[Cell, str]:
         "max": rate(c.decode_ceiling),
         "kl": kl(c.quality.kld),
         "loss": c.quality.words,
-        "verdict": _VERDICTS.get(c.verdict, c.short),
+        "verdict": _verdict(c),
     }
 
 
+def _verdict(c: Candidate) -> str:
+    if not c.fits:
+        return c.short
+    return _VERDICTS[c.verdict] if c.not_yet is None else f"not made: {c.not_yet}"
+
+
 def arranged(candidates: Sequence[Candidate], order: Order, *, reverse: bool = False) -> list[Candidate]:
-    """Sorted: `rank` keeps the plan's order, speeds begin with the highest, all else with the least. Equal ones keep
-    the plan's order among each other, and unknown speeds come last either way."""
+    """Sorted: `rank` keeps the plan's order, with what fits and edgeq can't make after what it can; speeds begin with
+    the highest, all else with the least. Equal ones keep the plan's order among each other, and unknown speeds come
+    last either way."""
     if order == "rank":
-        return list(reversed(candidates)) if reverse else list(candidates)
+        return sorted(reversed(candidates) if reverse else candidates, key=lambda c: c.fits and c.not_yet is not None)
     value = _VALUES[order]
     known = [c for c in candidates if value(c) is not None]
     known.sort(key=lambda c: value(c) or 0, reverse=(order in FALLING) != reverse)  # type: ignore[arg-type, return-value]
     return [*known, *(c for c in candidates if value(c) is None)]
+
+
+def place(candidates: Sequence[Candidate], c: Candidate) -> int:
+    """Where one of a plan's candidates stands in its order, from 1."""
+    return arranged(candidates, "rank").index(c) + 1
 
 
 _VALUES: dict[Order, Callable[[Candidate], float | str | None]] = {

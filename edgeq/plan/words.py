@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from edgeq.amounts import amount
+
 
 def gb(n: float) -> str:
-    """`4.35 GB`, `12.3 GB`, `840 MB`."""
+    """`4.35 GB`, `12.3 GB`, `840 MB`, `0.3 MB`."""
     if n >= 1e11:
         return f"{n / 1e9:,.0f} GB"
     if n >= 1e10:
         return f"{n / 1e9:.1f} GB"
     if n >= 1e9:
         return f"{n / 1e9:.2f} GB"
-    return f"{n / 1e6:.0f} MB"
+    return f"{n / 1e6:.0f} MB" if n >= 1e7 else amount(n)
 
 
 def gigabytes(n: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from edgeq.amounts import amount
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.errors import EdgeqError
 from edgeq.files import write_bytes
@@ -118,7 +119,7 @@ def _scale(heat: Heat, x: int, y: int, width: int) -> list[str]:
 
 def _subtitle(checkpoint: Checkpoint) -> str:
     bits = checkpoint.weight_bytes * 8 / parameters(checkpoint.spec)
-    return f"{checkpoint.scheme.name}, {checkpoint.total_bytes / 1e6:,.1f} MB, {bits:.2f} bits a weight"
+    return f"{checkpoint.scheme.name}, {amount(checkpoint.total_bytes)}, {bits:.2f} bits a weight"
 
 
 def _text(

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.amounts import amount, count
+
 if TYPE_CHECKING:
     from edgeq.checkpoint.store import Checkpoint
     from edgeq.model.spec import ModelSpec
@@ -21,20 +23,45 @@ def needs_rows(
 ) -> Rows:
     """What the run will take; `writing`: seconds and bytes of the calibration text before it."""
     rows = [
-        ("model", f"{spec.name}: {needs.weights / 1e6:,.1f} M weights"),
+        ("model", f"{spec.name}: {count(needs.weights)} weights"),
         ("scheme", recipe.scheme.name),
-        ("checkpoint", f"{mb(needs.disk_bytes)}, {needs.disk_bytes * 8 / needs.weights:.2f} bits a weight"),
+        ("checkpoint", f"{amount(needs.disk_bytes)}, {needs.disk_bytes * 8 / needs.weights:.2f} bits a weight"),
     ]
     if needs.work_bytes:
-        rows.append(("disk besides", f"{mb(needs.work_bytes)} until it ends"))
-    rows.append(("memory at the peak", mb(needs.ram_bytes)))
+        rows.append(("disk besides", f"{amount(needs.work_bytes)} until it ends"))
+    rows.append(("memory at the peak", amount(needs.ram_bytes)))
     if needs.seconds:
         rows.append(("time", f"about {duration(needs.seconds)}"))
     if writing is not None:
-        rows.append(("calibration text", f"{duration(writing[0])} and {mb(writing[1])} of memory to write it first"))
+        rows.append(
+            ("calibration text", f"{duration(writing[0])} and {amount(writing[1])} of memory to write it first")
+        )
     if out is not None:
-        rows.append(("free on the disk", mb(free_bytes(out))))
+        rows.append(("free on the disk", amount(free_bytes(out))))
     return rows
+
+
+def is_text(what: str) -> bool:
+    """Whether a run that says it is at `what` is at its calibration text, and not at a layer yet."""
+    return what.endswith("calibration text")
+
+
+def text_rows(
+    what: str, done: int, total: int, layers: int, writing_s: float | None = None, layers_s: float | None = None
+) -> Rows:
+    """Where a run is that is at its calibration text, and what comes after it.
+
+    Args:
+        what, done, total: of its progress, in tokens.
+        layers: of the model.
+        writing_s, layers_s: seconds that were expected of the text and of the quantizing; None: it was not said.
+    """
+    about = f"; expected to take {duration(writing_s)}" if writing_s else ""
+    own = what.startswith("writing")
+    first = "the model writes it itself, so that no data set is needed" if own else "read from what was given"
+    then = f"; expected to take {duration(layers_s)}" if layers_s else ""
+    rows = [("1 of 2", f"calibration text: {first}"), ("", f"{done:,} of {total:,} tokens{about}")]
+    return [*rows, ("2 of 2", f"{layers} layers, each quantized by what it does to that text{then}")]
 
 
 def free_bytes(out: Path) -> int:
@@ -52,7 +79,7 @@ def made_rows(made: Checkpoint) -> Rows:
     rows = [
         ("checkpoint", str(made.path)),
         ("scheme", made.scheme.name),
-        ("size", f"{mb(made.total_bytes)}, {made.weight_bytes * 8 / weights:.2f} bits a weight"),
+        ("size", f"{amount(made.total_bytes)}, {made.weight_bytes * 8 / weights:.2f} bits a weight"),
     ]
     if made.manifest.calibration is not None:
         rows.append(("calibration", calibration_line(made.manifest.calibration)))
@@ -61,8 +88,8 @@ def made_rows(made: Checkpoint) -> Rows:
         p = report.predicted
         rows.append(("took", f"{duration(report.seconds)}{_beside(duration(p.seconds) if p.seconds else '')}"))
         if report.peak_rss_bytes:
-            rows.append(("memory at the peak", f"{mb(report.peak_rss_bytes)}{_beside(mb(p.ram_bytes))}"))
-        rows.append(("disk", f"{mb(report.disk_bytes)}{_beside(mb(p.disk_bytes))}"))
+            rows.append(("memory at the peak", f"{amount(report.peak_rss_bytes)}{_beside(amount(p.ram_bytes))}"))
+        rows.append(("disk", f"{amount(report.disk_bytes)}{_beside(amount(p.disk_bytes))}"))
         stacks = {x.name.rpartition(".")[0] for x in report.layers}  # whose experts are listed one by one
         fallen = [layer.name for layer in report.layers if layer.fallback and layer.name not in stacks]
         if fallen:
@@ -87,7 +114,7 @@ def rate(speed: float | None, what: str) -> str:
     """Work in a second: tokens of text, else millions of weights."""
     if not speed:
         return ""
-    return f"{speed:,.0f} tokens/s" if "text" in what else f"{speed / 1e6:,.1f} M weights/s"
+    return f"{speed:,.0f} tokens/s" if "text" in what else f"{count(speed)} weights/s"
 
 
 def duration(seconds: float) -> str:
@@ -96,10 +123,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def mb(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size < 1e8 else f"{size / 1e6:,.0f} MB"
 
 
 def _beside(predicted: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgeq.amounts import amount
 from edgeq.checkpoint.manifest import MANIFEST
 from edgeq.checkpoint.store import TOKENIZER
 from edgeq.errors import EdgeqError
@@ -70,7 +71,7 @@ def check_room(folder: Path, disk_bytes: int) -> None:
     wanted = disk_bytes + SLACK_BYTES
     if free < wanted:
         raise EdgeqError(
-            f"not enough room: the checkpoint needs {wanted / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
+            f"not enough room: the checkpoint needs {amount(wanted)}, {amount(free)} are free",
             where=folder.parent,
             hint="Free space or choose another --out",
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.amounts import amount
 from edgeq.artifact import MANIFEST, Artifact
 from edgeq.checkpoint.shard import write_shard
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor
@@ -111,7 +112,7 @@ def _write_weights(
             progress(i, len(written), m.name)
         found = _stored(read, m, layout, quantized, shift)
         if m.kept is None and len(m.members[0].shape) == 2 and grid_of(checkpoint, m.members[0]).kind != "float":
-            size = f"{found[m.name].nbytes / 1e6:,.1f} MB"
+            size = f"{amount(found[m.name].nbytes)}"
             what = f"{m.name} is stored as {found[m.name].dtype.name}, the checkpoint's values exactly ({size})"
             notes.append(f"{what}: runtimes of {layout.name} look up floats")
         if pending and sum(a.nbytes for a in (*pending.values(), *found.values())) > SHARD_BYTES:

@@ -139,7 +139,7 @@ def test_durations(seconds: float, shown: str) -> None:
 
 def test_rates_have_the_unit_of_the_work() -> None:
     assert rate(1234.4, "writing calibration text") == "1,234 tokens/s"
-    assert (rate(2.5e6, "layers.0.q"), rate(None, "x")) == ("2.5 M weights/s", "")
+    assert (rate(2.5e6, "layers.0.q"), rate(None, "x")) == ("2.50M weights/s", "")
 
 
 def test_calibration_in_a_line() -> None:

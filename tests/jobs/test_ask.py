@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from edgeq.amounts import amount
 from edgeq.checkpoint.store import Checkpoint
 from edgeq.errors import EdgeqError
 from edgeq.jobs.ask import ask
@@ -14,7 +15,6 @@ from edgeq.model.read import read_model
 from edgeq.model.weights import open_source
 from edgeq.quantize.engine import quantize
 from edgeq.quantize.predict import predicted
-from edgeq.quantize.words import mb
 from edgeq.recipe import Recipe, recipe_json
 from edgeq.registry import exporter, names
 
@@ -27,7 +27,7 @@ def test_what_a_run_takes_is_what_the_core_predicts(model, tmp_path):
     answer = ask("needs", request(model, tmp_path / "out"))
     expected = predicted(read_model(str(model)), Recipe(str(model)), 1)
     assert answer["peak"] == expected.ram_bytes
-    assert mb(expected.disk_bytes) in dict(answer["rows"])["checkpoint"]
+    assert amount(expected.disk_bytes) in dict(answer["rows"])["checkpoint"]
     assert answer["problem"] is None
     assert dict(answer["rows"])["scheme"] == "rtn-int4-g32"
 

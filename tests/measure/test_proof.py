@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from edgeq.errors import EdgeqError
 from edgeq.jsonable import to_json
 from edgeq.measure import proof as proof_module
 from edgeq.measure.proof import Proof, prove, refuse_unproved, runs
-from edgeq.measure.proof_words import artifact_rows, proof_rows
+from edgeq.measure.proof_words import artifact_rows, file_rows, proof_rows
 from edgeq.registry import exporter
 
 
@@ -111,8 +112,11 @@ def test_the_proof_in_words(artifact: Artifact, checkpoint: Any) -> None:
         "notes": ["Needs onnxruntime 1.20"],
     }
     rows = dict(proof_rows(result))
-    assert rows["size"] == "107.9 MB" and rows["note"] == "Needs onnxruntime 1.20"
+    assert rows["size"] == "108 MB" and rows["note"] == "Needs onnxruntime 1.20"
     assert rows["read back"].startswith("17 tensors") and "KL divergence" in rows["verified"]
+    files = file_rows(replace(artifact, files={f"part-{i}": {"bytes": 1000 * i} for i in range(1, 15)}))
+    assert files[0] == ("part-14", "14 KB") and files[-2:] == [("2 more", "3 KB"), ("all together", "0.1 MB")]
+    assert [name for name, _ in file_rows(artifact)].count("model.onnx") == 1
     bare = dict(proof_rows(result | {"tensors": 0, "verification": None, "unchecked": "no runtime"}))
     assert bare["logits"] == "not compared: no runtime" and "verified" not in bare
     lying = dict(artifact_rows(read_artifact(Path(artifact.path))))

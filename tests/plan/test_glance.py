@@ -45,7 +45,7 @@ def test_the_words(laptop_of: Make) -> None:
     assert [size_words(at(laptop_of(), m)) for m in ("smollm2-135m", "llama-3.1-8b", "qwen3-30b-a3b")] == [
         "135M parameters",
         "8.03B parameters",
-        "30.5B parameters, 3.4B active",
+        "30.5B parameters, 3.35B active",
     ]
 
 

@@ -18,7 +18,7 @@ from edgeq.plan.expected import Experience
 from edgeq.plan.obstacle import obstacle
 from edgeq.plan.points import pareto_front, roofline
 from edgeq.plan.relief import nearest_way
-from edgeq.plan.table import ORDERS, arranged, cells
+from edgeq.plan.table import ORDERS, arranged, cells, place
 from edgeq.plan.words import gigabytes, kl, rate
 from edgeq.recipe import recipe_named
 
@@ -94,12 +94,26 @@ def test_one_token_takes_a_prompt_of_one_and_attention_grows_with_what_is_cached
     assert decode_flop(spec, 1000) - decode_flop(spec, 0) == pytest.approx(1000 * heads)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+def test_in_the_plan_s_order_what_edgeq_makes_comes_first():
+    small = planned("smollm2-135m", objective="quality")
+    assert any(c.not_yet for c in small.candidates[: small.candidates.index(small.recommended)]), "as judged alone"
+    rows = arranged(small.candidates, "rank")
+    made = [c for c in rows if c.not_yet is None]
+    assert rows[0] is small.recommended
+    assert rows[: len(made)] == made == [c for c in small.candidates if c.not_yet is None]
+    assert rows[len(made) :] == [c for c in small.candidates if c.not_yet is not None]
+    assert place(small.candidates, small.recommended) == 1
+    assert all(cells(c)["verdict"] == f"not made: {c.not_yet}" for c in rows[len(made) :])
+    backwards = arranged(small.candidates, "rank", reverse=True)
+    assert backwards[: len(made)] == made[::-1] and all(c.not_yet for c in backwards[len(made) :])
+    assert arranged(small.rejected, "rank") == list(small.rejected), "whether edgeq could make it says nothing there"
+
+
+@pytest.mark.parametrize("order", [o for o in ORDERS if o != "rank"])
 def test_orders(plan, order):
     rows = arranged(plan.candidates, order)
     assert sorted(map(id, rows)) == sorted(map(id, plan.candidates))
     values = {
-        "rank": lambda c: plan.candidates.index(c),
         "scheme": lambda c: c.scheme.name,
         "on": lambda c: c.target,
         "gb": lambda c: c.footprint.total,

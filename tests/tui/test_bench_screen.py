@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from making_data import guide, journey, problem, until, write_model
 from snapshot import SIZES, THEMES, characters, check
+from textual.widgets import Input
 
 from edgeq.artifact import Artifact
 from edgeq.benchmark import Benchmark, Decode, Prefill, Promise, Samples
@@ -109,6 +110,30 @@ async def test_what_was_measured_before_is_shown_without_measuring_again(made: J
         await until(pilot, lambda: state(again) == "before")
         assert "tokens/s just now" in characters(again)
     assert len(all_jobs()) == 1
+
+
+async def test_what_is_measured_can_be_changed(made: Journey):
+    app = EdgeqApp(made)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(pilot)
+        assert app.screen.query_one("#w-prompt_tokens", Input).value == "8,16"
+        await pilot.press("o")
+        await until(pilot, lambda: "Lengths of the prompts" in characters(app))
+        app.screen.query_one("#w-prompt_tokens", Input).value = "4"
+        app.screen.query_one("#w-tokens", Input).value = "12"
+        app.screen.query_one("#w-threads", Input).value = "none"
+        await until(pilot, lambda: app.screen.query_one("#w-threads").has_class("wrong"))
+        await until(pilot, lambda: "not a number: 'none'" in characters(app))
+        app.screen.query_one("#w-threads", Input).value = ""
+        await until(pilot, lambda: not app.screen.query_one("#w-threads").has_class("wrong"))
+        assert "12 tokens after a prompt of 12" in characters(app) and "prompts of 4 tokens" in characters(app)
+        command = str(app.screen.query_one("#command").render())
+        assert command.endswith("--prompt-tokens 4 --tokens 12 --reps 2")
+        await pilot.press("escape", "s")
+        await until(pilot, lambda: state(app) == "after", 120)
+    (found,) = Store().benchmarks()
+    assert [p.tokens for p in found.prefill] == [4] and found.decode.tokens == 12
+    assert len(found.decode.tps.runs) == 2
 
 
 async def test_two_are_measured_side_by_side(made: Journey):
@@ -241,6 +266,20 @@ def test_the_gauge_says_all_in_characters_and_stays_within_its_width(width, now)
         assert bar[at["now"] - 1] == "█" and bar[at["now"] + 1] == "░"
 
 
+async def test_where_there_is_room_each_of_two_has_its_gauge(monkeypatch):
+    both = (choice("onnx", "onnxruntime"), choice("gguf", "llamacpp"))
+    seen = at_work()
+    prepared = Benching(both, tuple(c.path for c in both), job=seen.job)
+    monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
+    monkeypatch.setattr(Benching, "speeds", lambda self: [(0, 130.0), (0, 131.0), (1, 90.0)])
+    monkeypatch.setattr("edgeq.tui.benching.benching_of", lambda _: prepared)
+    app = EdgeqApp(replace(journey(Path("/home/ada"), MODEL), step="bench", checkpoint=MADE, artifacts=(ONNX,)))
+    async with app.run_test(size=(200, 60)) as pilot:
+        await until(pilot, lambda: "131.0 now" in characters(app) and "115.4 now" in characters(app))
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "131.0 now" not in characters(app) and "115.4 now" in characters(app))
+
+
 def test_speeds_are_columns_from_zero():
     assert columns([10, 20, 15], 2) == [" █▄", "███"]
     assert columns([], 1) == [""]
@@ -249,10 +288,10 @@ def test_speeds_are_columns_from_zero():
 
 # Pictures.
 
-MODEL = "HuggingFaceTB/SmolLM2-135M"
-MADE = "/home/ada/SmolLM2-135M-rtn-int4-g32"
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MADE = "/home/ada/SmolLM2-135M-Instruct-gptq-int4-g32"
 ONNX = f"{MADE}-onnx"
-PROMISE = Promise(45.0, 600.0, 512, 300 << 20, 55.0, "learned, 3 measurements of onnxruntime/cpu")
+PROMISE = Promise(136.0, 900.0, 512, 271 << 20, 264.0, "learned, 3 measurements of onnxruntime/cpu")
 LIKE = Likeness("checkpoint", 0.0038, 0.968, 586)
 NOW = "2026-11-26T12:00:00+00:00"
 
@@ -260,20 +299,20 @@ NOW = "2026-11-26T12:00:00+00:00"
 def figures(name: str, runtime: str, speed: float, spread: float = 0.02) -> Benchmark:
     runs = Samples.of((speed * (1 - spread), speed, speed, speed, speed * (1 + spread)))
     prefills = tuple(
-        Prefill(n, Samples.of(9 * v for v in runs.runs), Samples.of(n / (9 * v) + 0.01 for v in runs.runs))
+        Prefill(n, Samples.of(7 * v for v in runs.runs), Samples.of(n / (7 * v) + 0.01 for v in runs.runs))
         for n in (32, 128, 512)
     )
     return Benchmark(
         "2026-11-24T10:00:00+00:00", "Test processor / 4 threads / 16 GiB", f"{runtime}/cpu", MODEL, "llama",
-        "rtn-int4-g32", f"{MADE}-{name}", 107_900_000, 4, 0.21, 0.42, prefills, Decode(128, 32, runs),
-        20_000_000, 200_000_000, 290_000_000, 0.01, 0.02, PROMISE,
+        "gptq-int4-g32", f"{MADE}-{name}", 107_900_000, 4, 0.21, 0.42, prefills, Decode(128, 32, runs),
+        20_000_000, 200_000_000, 278_000_000, 0.01, 0.02, PROMISE,
     )  # fmt: skip
 
 
 def choice(name: str, runtime: str, known: Benchmark | None = None) -> Choice:
     files = {"model.onnx": {"bytes": 107_900_000}}
     path = f"{MADE}-{name}"
-    return Choice(path, Artifact(Path(path), runtime, MODEL, "rtn-int4-g32", {}, files), promise=PROMISE, known=known)
+    return Choice(path, Artifact(Path(path), runtime, MODEL, "gptq-int4-g32", {}, files), promise=PROMISE, known=known)
 
 
 MISSING = replace(
@@ -286,10 +325,10 @@ def at_work() -> Look:
     job = Job("20260101-000000-compare-ab12", "compare", request, "Benchmark: onnx, gguf", NOW)
     so_far = [
         {"artifact": a, "phase": p, "tokens": n, "tokens_per_s": v, "reps": 2}
-        for a, p, n, v in ((0, "prefill", 512, 402.0), (0, "decode", 128, 43.2), (1, "prefill", 512, 371.5))
+        for a, p, n, v in ((0, "prefill", 512, 902.0), (0, "decode", 128, 129.6), (1, "prefill", 512, 811.5))
     ]
     more = {"artifact": 1, "name": "gguf", "phase": "decode", "tokens": 128, "rep": 1, "reps": 2, "whole": False}
-    more |= {"tokens_per_s": 38.4, "decode_tps": 38.4, "so_far": so_far, "left_s": 64.0}
+    more |= {"tokens_per_s": 115.4, "decode_tps": 115.4, "so_far": so_far, "left_s": 64.0}
     return Look(job, "running", Event(41.0, 20, 88, "gguf: writing 128 tokens, 1 of 2", more), 200_000_000)
 
 
@@ -303,20 +342,22 @@ async def test_pictures(what, size, theme, monkeypatch):
         seen = at_work()
         prepared = replace(prepared, job=seen.job)
         monkeypatch.setattr("edgeq.jobs.look", lambda job: seen)
-        monkeypatch.setattr(Benching, "speeds", lambda self: [(1, 30.0 + 3 * (i % 5)) for i in range(200)])
+        monkeypatch.setattr(
+            Benching, "speeds", lambda self: [(0, 129.6), *((1, 90.0 + 9 * (i % 5)) for i in range(200))]
+        )
     if what == "after":
-        slow = replace(figures("onnx", "onnxruntime", 34.1), warnings=("other programs took 31% of the machine",))
+        slow = replace(figures("onnx", "onnxruntime", 102.3), warnings=("other programs took 31% of the machine",))
         found = beside([slow], [LIKE])
         prepared = replace(prepared, choices=(choice("onnx", "onnxruntime", slow),), chosen=(ONNX,))
         monkeypatch.setattr(Benching, "comparison", lambda self, result=None: found)
     if what == "sides":
-        two = [figures("onnx", "onnxruntime", 43.1), figures("gguf", "llamacpp", 51.7)]
+        two = [figures("onnx", "onnxruntime", 129.3), figures("gguf", "llamacpp", 155.1)]
         pair = beside(two, [LIKE, replace(LIKE, mean_kl=0.0021)], (2, 2, 1))
         monkeypatch.setattr(Benching, "comparison", lambda self, result=None: pair)
     monkeypatch.setattr("edgeq.measure.bench_words.ago", lambda date, now=None: "2 days ago")
     monkeypatch.setattr("edgeq.tui.benching.benching_of", lambda _: prepared)
     monkeypatch.setattr("edgeq.journey.save", lambda _: None)
-    here = replace(journey(Path("/home/ada"), MODEL), step="bench", artifacts=(ONNX,))
+    here = replace(journey(Path("/home/ada"), MODEL), step="bench", checkpoint=MADE, artifacts=(ONNX,))
     app = EdgeqApp(here)
     async with app.run_test(size=size) as pilot:
         app.theme = theme

@@ -131,6 +131,7 @@ async def test_an_answer_is_stopped(made: Journey, endless: None):
         await until(
             pilot, lambda: "esc to stop it" in guide(app) and talk(app).turns[0].answers["quantized"].tokens > 5
         )
+        assert guide(app).endswith("twice, then n to deliver.")
         await pilot.press("escape")
         await until(pilot, answered(app))
         await until(pilot, lambda: "· stopped" in characters(app))
@@ -278,6 +279,8 @@ def test_where_two_answers_part(one: Answer, other: Answer, words: str):
 
 # Pictures.
 
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MADE = "/home/ada/SmolLM2-135M-Instruct-gptq-int4-g32"
 QUESTION = "Which metals does a magnet attract?"
 SAME = ("A", " magnet", " attracts", " iron", ",")
 QUANTIZED = said(*SAME, " nickel", " and", " cobalt", ",", " and", " most", " steels", ".")
@@ -296,9 +299,9 @@ class Silent:
 
 
 def fixed(what: str) -> Chatting:
-    made = Artifact(Path("/home/ada/x-onnx"), "onnxruntime", "x", "gptq-int4-g32", {})
+    made = Artifact(Path(f"{MADE}-onnx"), "onnxruntime", "SmolLM2-135M-Instruct", "gptq-int4-g32", {})
     talk = Conversation(lambda *_: Silent())
-    for side, memory in (("quantized", 410_000_000), ("original", 1_630_000_000)):
+    for side, memory in (("quantized", 271_000_000), ("original", 640_000_000)):
         if side == "quantized" or what == "two":
             talk.open(side, {})
             talk.partners[side].state = "ready"
@@ -310,8 +313,8 @@ def fixed(what: str) -> Chatting:
     if what == "error":
         talk.turns.append(Turn("And copper?", answers={"quantized": Answer("No", {2: 1}, None, KILLED)}))
         talk.partners["quantized"].state, talk.partners["quantized"].error = "failed", KILLED
-    original = Original("ada/x", "bf16", 4096, 1_700_000_000)
-    return Chatting([Choice(made)], model="ada/x", original=original, talk=talk)
+    original = Original(MODEL, "bf16", 4096, 700_000_000)
+    return Chatting([Choice(made)], model=MODEL, original=original, talk=talk)
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -321,7 +324,7 @@ async def test_pictures(what, size, theme, monkeypatch):
     monkeypatch.setattr("edgeq.tui.chatting.chatting_of", lambda _: fixed(what))
     monkeypatch.setattr("edgeq.tui.chatting.Chatting.begin", lambda _: None)
     monkeypatch.setattr("edgeq.journey.save", lambda _: None)
-    here = replace(journey(Path("/home/ada"), "ada/x"), step="chat", checkpoint="x", artifacts=("/home/ada/x-onnx",))
+    here = replace(journey(Path("/home/ada"), MODEL), step="chat", checkpoint=MADE, artifacts=(f"{MADE}-onnx",))
     app = EdgeqApp(here)
     async with app.run_test(size=size) as pilot:
         app.theme = theme

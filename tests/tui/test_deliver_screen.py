@@ -183,13 +183,13 @@ FAILED = {"verdict": "fail", "reasons": ["on text its mean KL divergence is 1.4 
 def item(runtime: str, folder: str, **manifest: object) -> Item:
     """As it would be read, without a file."""
     weights = {"onnxruntime": "model.onnx.data", "llamacpp": "model.gguf"}[runtime]
-    files = {weights: {"bytes": 318_000_000}, "genai_config.json": {"bytes": 900}}
+    files = {weights: {"bytes": 105_000_000}, "genai_config.json": {"bytes": 900}}
     artifact = Artifact(
         Path(folder),
         runtime,
-        "Qwen3-0.6B",
+        "SmolLM2-135M-Instruct",
         "gptq-int4-g32",
-        {"max_positions": 40960},
+        {"max_positions": 8192},
         files,
         **manifest,  # type: ignore[arg-type]
     )
@@ -203,8 +203,8 @@ def item(runtime: str, folder: str, **manifest: object) -> Item:
 async def test_pictures(what, size, theme, monkeypatch):
     monkeypatch.setattr("edgeq.deliver.facts._readable", lambda _: (True, False))
     monkeypatch.setattr("edgeq.doctor.version_range", lambda name: ">=1.2")
-    onnx = item("onnxruntime", "/home/ada/models/Qwen3-0.6B-gptq-int4-g32-onnx", verify=PROOF)
-    gguf = item("llamacpp", "/home/ada/models/Qwen3-0.6B-gptq-int4-g32-gguf", verify=PROOF)
+    onnx = item("onnxruntime", "/home/ada/SmolLM2-135M-Instruct-gptq-int4-g32-onnx", verify=PROOF)
+    gguf = item("llamacpp", "/home/ada/SmolLM2-135M-Instruct-gptq-int4-g32-gguf", verify=PROOF)
     gone = Item(onnx.path, problem=(f"no such artifact folder ({onnx.path})", "Press 5 to export it again"))
     items = {
         "one": (onnx,),

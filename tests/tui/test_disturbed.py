@@ -89,7 +89,7 @@ async def test_no_room_on_the_disk_is_told_before_anything_is_begun_and_asked_an
     app = EdgeqApp(journey(tmp_path / "out", model))
     async with app.run_test() as pilot:
         await until(pilot, lambda: "can't be done" in guide(app))
-        assert problem(app) == "not enough room. Free space or choose another --out"
+        assert problem(app) == "not enough room. Free space, or choose another folder"
         await pilot.press("s")
         await until(pilot, lambda: problem(app).startswith("not enough room"))
         assert all_jobs() == []

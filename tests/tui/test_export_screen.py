@@ -58,7 +58,7 @@ async def test_the_planned_way_is_at_the_top_and_leads_to_a_proved_artifact(made
         await pilot.press("s")
         await until(pilot, lambda: state(app) == "after", 120)
         await until(pilot, lambda: "verified" in characters(app))
-        assert "likeliest word is the checkpoint's" in characters(app)
+        assert "its likeliest word is the" in characters(app)
         assert app.road.journey.artifacts == (f"{made.checkpoint}-onnx",)
         assert read_artifact(f"{made.checkpoint}-onnx").verify["verdict"] == "pass"
         await pilot.press("n")
@@ -115,6 +115,27 @@ async def test_options_are_the_exporter_s_own(made: Journey):
         assert app.screen._exporting.options == {}
 
 
+async def test_the_option_under_the_cursor_is_explained_and_what_there_is_is_shown_beside(made: Journey):
+    app = EdgeqApp(made)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: len(app.screen.query("#x-dialect")) == 1)
+        assert "The checkpoint" in characters(app) and "bits a weight" in characters(app)
+        app.screen.query_one("#x-dialect", Select).focus()
+        await until(pilot, lambda: "contrib: onnxruntime's fused operators" in characters(app))
+        app.screen.query_one("#x-out", Input).focus()
+        await until(pilot, lambda: "Where the artifact will lie" in characters(app))
+        await choose(pilot, "gptq")
+        app.screen.set_focus(None)
+        await until(pilot, lambda: guide(app).startswith("Press s"))
+        await pilot.press("s")
+        await until(pilot, lambda: state(app) == "after", 120)
+        await until(pilot, lambda: "model.safetensors" in characters(app) and "all together" in characters(app))
+        await pilot.press("a")
+        await choose(pilot, "gptq")
+        await until(pilot, lambda: "What lies in the folder" in characters(app))
+
+
 async def test_options_that_do_not_go_together_are_told_by_the_exporter(made: Journey):
     app = EdgeqApp(made)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -166,7 +187,7 @@ async def test_a_checkpoint_that_is_gone_is_an_error_with_a_way_out(tmp_path):
     app = EdgeqApp(replace(journey(tmp_path, "some/model"), step="export", checkpoint=str(tmp_path / "gone")))
     async with app.run_test() as pilot:
         await until(pilot, lambda: "no such checkpoint" in problem(app))
-        assert "edgeq quantize" in problem(app)
+        assert "Press 4 to make one" in problem(app)
 
 
 async def test_before_there_is_a_checkpoint_it_says_what_comes_first(tmp_path):
@@ -177,8 +198,8 @@ async def test_before_there_is_a_checkpoint_it_says_what_comes_first(tmp_path):
 
 # Pictures.
 
-MODEL = "HuggingFaceTB/SmolLM2-135M"
-MADE = "/home/ada/SmolLM2-135M-rtn-int4-g32"
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MADE = "/home/ada/SmolLM2-135M-Instruct-gptq-int4-g32"
 ONNX = f"{MADE}-onnx"
 REFUSAL = "llama.cpp stores minima, not integer zero points; quantize with --grid affine, q4_k, ... or --symmetric"
 WAYS = (
@@ -189,13 +210,30 @@ WAYS = (
 )  # fmt: skip
 
 
+SOURCE = (
+    ("checkpoint", MADE),
+    ("scheme", "gptq-int4-g32"),
+    ("size", "96.1 MB, 5.50 bits a weight"),
+    ("took", "3 min 12 s (predicted 2 min 42 s)"),
+    ("memory at the peak", "431 MB (predicted 464 MB)"),
+)
+FILES = [
+    ("model.onnx.data", "105 MB"),
+    ("tokenizer.json", "2.1 MB"),
+    ("model.onnx", "0.4 MB"),
+    ("genai_config.json", "2 KB"),
+    ("tokenizer_config.json", "1 KB"),
+    ("all together", "108 MB"),
+]
+
+
 def at_work() -> Look:
     request = {"checkpoint": MADE, "to": "onnx", "out": ONNX, "options": {}}
     job = Job(
         "20260101-000000-export-ab12",
         "export",
         request,
-        "Export: SmolLM2-135M-rtn-int4-g32 to onnx",
+        "Export: SmolLM2-135M-Instruct-gptq-int4-g32 to onnx",
         "2026-01-01T00:00:00+00:00",
     )
     return Look(job, "running", Event(9.0, 3, 6, "comparing", part_s=4.0, part_done=1), 900_000_000)
@@ -214,7 +252,8 @@ def done(job: Job) -> Look:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("what", ["before", "refused", "work", "after"])
 async def test_pictures(what, size, theme, monkeypatch):
-    prepared = Exporting(MADE, WAYS, "onnx", Path(ONNX))
+    prepared = Exporting(MADE, WAYS, "onnx", Path(ONNX), source=SOURCE)
+    monkeypatch.setattr("edgeq.tui.exporting.files_of", lambda _: FILES if what == "after" else [])
     here = replace(journey(Path("/home/ada"), MODEL), step="export", checkpoint=MADE)
     if what in ("work", "after"):
         seen = at_work()

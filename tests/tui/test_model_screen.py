@@ -229,21 +229,21 @@ async def test_the_demo_s_model_is_fetched_when_it_is_taken(tmp_path, monkeypatc
 # Pictures.
 
 HERE = [
-    Entry("recent", "/home/ada/models/llama-3.2-3b-it", "llama-3.2-3b-it", local=True),
+    Entry("recent", "HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct", local=True),
     Entry("here", "/home/ada/models/long.gguf", "a-model-with-a-long-name-Q4_K_M.gguf", "4.92 GB", True),
-    Entry("here", "demo", "SmolLM2-135M-Instruct", "small, to try it out"),
+    Entry("here", "/home/ada/models/llama-3.2-3b-it", "llama-3.2-3b-it", local=True),
     *(Entry("known", name, name) for name in ("llama-3.2-3b", "qwen3-8b", "llama-3.1-70b")),
     *(Entry("sizes", size, size, f"as {name}") for size, name in (("3B", "qwen2.5-3b"), ("7B", "qwen2.5-7b"))),
 ]  # fmt: skip
-SIZES_OF = ("3.21B", "8.03B", "135M", "3.21B", "8.19B", "70.6B", "3.09B", "7.62B")
+SIZES_OF = ("135M", "8.03B", "3.21B", "3.21B", "8.19B", "70.6B", "3.09B", "7.62B")
 MARKS = {e.ref: (size != "70.6B", size) for e, size in zip(HERE, SIZES_OF, strict=True)}
 ROWS = [
-    ("4", "2.02 GB", "✓ fits", "7.1 tok/s"),
-    ("8", "3.42 GB", "✓ tight", "4.2 tok/s"),
-    ("16", "6.43 GB", "✗ too big", "2.4 tok/s"),
+    ("4", "92 MB", "✓ fits", "266 tok/s"),
+    ("8", "147 MB", "✓ fits", "207 tok/s"),
+    ("16", "271 MB", "✓ fits", "112 tok/s"),
 ]
-SENTENCE = "At 4 bits it takes 3.04 GB of the 7.25 GB that are free."
-FACTS = [("size", "3.21B parameters"), ("shape", "llama, 28 layers"), ("made for", "131,072 tokens")]
+SENTENCE = "At 4 bits it takes 380 MB of the 15.5 GB that are free, and writes at most 266 tok/s."
+FACTS = [("size", "135M parameters"), ("shape", "llama, 30 layers"), ("made for", "8,192 tokens")]
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -255,8 +255,8 @@ async def test_pictures(what, size, theme, monkeypatch):
     monkeypatch.setattr("edgeq.plan.glance.rows", lambda _: ROWS)
     monkeypatch.setattr("edgeq.plan.glance.facts", lambda _: FACTS)
     monkeypatch.setattr("edgeq.plan.glance.sentence", lambda _: SENTENCE)
-    pi = load_device("rpi-5")
-    monkeypatch.setattr("edgeq.tui.road.Road.device", lambda self, refresh=False: pi)
+    laptop = load_device("ddr4-laptop")
+    monkeypatch.setattr("edgeq.tui.road.Road.device", lambda self, refresh=False: laptop)
 
     def looked(device, entry):
         if what == "wrong":
@@ -264,7 +264,7 @@ async def test_pictures(what, size, theme, monkeypatch):
         from edgeq.plan import Request
         from edgeq.plan.glance import glance
 
-        return glance(device, read_model("llama-3.2-3b"), Request(), bits=())
+        return glance(device, read_model("smollm2-135m"), Request(), bits=())
 
     from edgeq.model.read import read_model
 

@@ -26,10 +26,16 @@ def run(state: State, title: str, done: int, seconds: float, **more: object) -> 
 
 FULL = Failure("not enough room: the checkpoint needs 529 MB, 210 MB are free", "/home/ada", "Free space")
 RUNS = [
-    run("running", "Quantize: SmolLM2-135M to gptq-int4-g32", 43, 75),
+    run("running", "Quantize: SmolLM2-135M-Instruct-gptq-int4-g32", 43, 75),
     run("paused", "Quantize: qwen3-0.6b to awq-int4-g128", 12, 310),
-    run("done", "Benchmark: SmolLM2-135M-rtn-int4-g32-onnx", 100, 64),
-    run("done", "Export: SmolLM2-135M-rtn-int4-g32 to onnx", 100, 14, result={"artifact": "/home/ada/x-onnx"}),
+    run("done", "Benchmark: SmolLM2-135M-Instruct-gptq-int4-g32-onnx", 100, 64),
+    run(
+        "done",
+        "Export: SmolLM2-135M-Instruct-gptq-int4-g32 to onnx",
+        100,
+        14,
+        result={"artifact": "/home/ada/SmolLM2-135M-Instruct-gptq-int4-g32-onnx"},
+    ),
     run("failed", "Quantize: a-model-with-a-rather-long-name-7b-instruct to gguf-q4_k_m", 61, 4210, failure=FULL),
 ]
 

@@ -12,6 +12,7 @@ from snapshot import SIZES, THEMES, characters, check
 from textual.widgets import Input, Select
 
 from edgeq.journey import Journey, begin, journeys
+from edgeq.plan import Request
 from edgeq.plan.table import cells
 from edgeq.tui.app import EdgeqApp
 from edgeq.tui.screens.arithmetic import ArithmeticScreen
@@ -132,6 +133,24 @@ async def test_what_edgeq_cannot_make_is_not_chosen_and_says_what_to_take():
         assert app.road.journey.scheme is None
         await pilot.press("up")
         await until(pilot, lambda: problem(app) == "")
+
+
+async def test_the_star_is_above_all_that_edgeq_cannot_make_and_on_none_of_it():
+    asked = replace(planning("smollm2-135m"), request=Request(objective="quality"))
+    app = EdgeqApp(asked)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await ready(pilot)
+        assert plan(app).candidates[0].not_yet, "by its figures it would be first"
+        said = marks(app)
+        assert said.index("★") < said.index("–")
+        table(app).move_cursor(row=said.index("–"))
+        await until(pilot, lambda: "not made: today" in characters(app))
+        assert "today edgeq plans unquantized weights, but makes quantized ones" in why(app).replace("\n", " ")
+    app = EdgeqApp(replace(planning("7B", "rtx-4090"), request=Request(targets=("llamacpp/cuda",))))
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        assert plan(app).recommended is not None and "★" not in marks(app)
+        assert "edgeq can't make this one yet. Nor any other here" in guide(app)
 
 
 async def test_another_context_plans_anew_and_is_kept():
@@ -349,7 +368,8 @@ async def test_a_model_that_is_not_there_names_the_way_out(tmp_path):
 @pytest.mark.parametrize("what", ["first", "out", "nothing", "ask", "plots", "figures"])
 async def test_pictures(what, size, theme, monkeypatch):
     monkeypatch.setattr("edgeq.journey.save", lambda _: None)
-    app = EdgeqApp(planning("70B" if what == "nothing" else "7B"))
+    # What the documents show is of the model that they follow along the road.
+    app = EdgeqApp(planning({"nothing": "70B", "out": "7B"}.get(what, "smollm2-135m")))
     async with app.run_test(size=size) as pilot:
         app.theme = theme
         await ready(pilot)

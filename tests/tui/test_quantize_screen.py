@@ -123,6 +123,23 @@ async def test_a_run_goes_on_without_its_window_and_another_one_finds_it(slow, t
         assert "press u" in guide(third)
 
 
+async def test_the_text_that_is_written_first_is_told_with_its_progress(model, tmp_path):
+    recipe = recipe_json(Recipe(str(model), method="gptq", calibration_tokens=8192, calibration_length=128))
+    app = EdgeqApp(journey(tmp_path / "out", model, recipe=recipe))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(pilot)
+        assert "to write it first" in characters(app)
+        await pilot.press("s")
+        await until(pilot, lambda: guide(app).startswith("First the text to learn from"))
+        said = characters(app)
+        assert "the model writes it itself" in said and "of 8,192 tokens; expected to take" in said
+        assert "4 layers" in said
+        assert not app.screen.query_one("#layers-title").display
+        assert "%" in text_of(app, ".job-line") and "writing calibration text" in text_of(app, ".job-now")
+        await until(pilot, lambda: state(app) == "after")
+        assert not app.screen.query_one("#first").display
+
+
 async def test_options_change_what_will_be_done_and_a_wrong_one_says_so_at_its_field(model, tmp_path):
     app = EdgeqApp(journey(tmp_path / "out", model))
     async with app.run_test(size=(120, 40)) as pilot:
@@ -258,10 +275,10 @@ async def test_resizing_keeps_everything_in_reach(model, tmp_path):
 
 # Pictures, of data that is the same everywhere.
 
-RECIPE = Recipe("HuggingFaceTB/SmolLM2-135M", method="gptq")
+RECIPE = Recipe("HuggingFaceTB/SmolLM2-135M-Instruct", method="gptq")
 ANSWER: dict[str, Any] = {
     "rows": [
-        ["model", "SmolLM2-135M: 134.5 M weights"],
+        ["model", "SmolLM2-135M-Instruct: 135M weights"],
         ["scheme", "gptq-int4-g32"],
         ["checkpoint", "92.6 MB, 5.50 bits a weight"],
         ["disk besides", "428 MB until it ends"],
@@ -272,6 +289,8 @@ ANSWER: dict[str, Any] = {
     ],
     "line": "about 4 min 35 s and 2,441 MB of memory",
     "peak": 2_441_000_000,
+    "layers_s": 162.0,
+    "writing_s": 113.0,
     "summary": "rounds column after column, each error made good by the columns to come",
     "problem": None,
 }
@@ -291,7 +310,7 @@ def matrices(layers: int) -> list[MatrixDone]:
 @pytest.fixture
 def fixed(monkeypatch):
     """A quantization that is the same on every machine, in the state that `put` says."""
-    made = Making(RECIPE, Path("/home/ada/edgeq-models/SmolLM2-135M-gptq-int4-g32"), 30)
+    made = Making(RECIPE, Path("/home/ada/edgeq-models/SmolLM2-135M-Instruct-gptq-int4-g32"), 30)
     put: dict[str, Any] = {"making": made, "answer": ANSWER, "layers": 13, "rows": []}
     monkeypatch.setattr("edgeq.tui.making.making_of", lambda _: put["making"])
     monkeypatch.setattr("edgeq.jobs.ask.ask", lambda *_, **__: put["answer"])
@@ -302,24 +321,40 @@ def fixed(monkeypatch):
 
 def working(state: str = "running") -> Look:
     request = {"recipe": recipe_json(RECIPE), "out": "/home/ada/x", "expected": {"bytes": 464_000_000}}
-    job = Job("20260101-000000-quantize-ab12", "quantize", request, "Quantize: SmolLM2", "2026-01-01T00:00:00+00:00")
+    job = Job(
+        "20260101-000000-quantize-ab12",
+        "quantize",
+        request,
+        "Quantize: SmolLM2-135M-Instruct-gptq-int4-g32",
+        "2026-01-01T00:00:00+00:00",
+    )
     event = Event(75.0, 58_000_000, 134_500_000, "layers.13.down", part_s=4.0, part_done=1_000_000)
     return Look(job, state, event, 431_000_000)  # type: ignore[arg-type]
 
 
+def writing(state: str = "running") -> Look:
+    expected = {"bytes": 2_441_000_000, "writing_s": 113.0, "layers_s": 162.0}
+    seen = working(state)
+    job = replace(seen.job, request=seen.job.request | {"expected": expected})
+    return replace(seen, job=job, event=Event(36.0, 20_480, 65_536, "writing calibration text", part_s=4.0))
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("what", ["before", "work", "after", "refused"])
+@pytest.mark.parametrize("what", ["before", "text", "work", "after", "refused"])
 async def test_pictures(what, size, theme, fixed, monkeypatch, tmp_path):
-    here = journey(Path("/home/ada/edgeq-models"), "HuggingFaceTB/SmolLM2-135M", "gptq-int4-g32")
-    if what == "work":
-        seen = working()
+    here = journey(Path("/home/ada/edgeq-models"), "HuggingFaceTB/SmolLM2-135M-Instruct", "gptq-int4-g32")
+    if what in ("work", "text"):
+        seen = working() if what == "work" else writing()
         fixed["making"] = replace(fixed["making"], job=seen.job)
         monkeypatch.setattr("edgeq.jobs.look", lambda _: seen)
     elif what == "after":
-        here, fixed["layers"] = replace(here, checkpoint="/home/ada/edgeq-models/SmolLM2-135M-gptq-int4-g32"), 30
+        here, fixed["layers"] = (
+            replace(here, checkpoint="/home/ada/edgeq-models/SmolLM2-135M-Instruct-gptq-int4-g32"),
+            30,
+        )
         fixed["rows"] = [
-            ("checkpoint", "/home/ada/edgeq-models/SmolLM2-135M-gptq-int4-g32"),
+            ("checkpoint", "/home/ada/edgeq-models/SmolLM2-135M-Instruct-gptq-int4-g32"),
             ("scheme", "gptq-int4-g32"),
             ("size", "96.1 MB, 5.50 bits a weight"),
             ("took", "3 min 12 s (predicted 2 min 42 s)"),
@@ -333,7 +368,9 @@ async def test_pictures(what, size, theme, fixed, monkeypatch, tmp_path):
     app = EdgeqApp(here)
     async with app.run_test(size=size) as pilot:
         app.theme = theme
-        good = {"before": "Press s", "work": "Quantizing", "after": "Done", "refused": "This can't"}[what]
+        good = {"before": "Press s", "text": "First", "work": "Quantizing", "after": "Done", "refused": "This can't"}[
+            what
+        ]
         await until(pilot, lambda: guide(app).startswith(good))
         if what in ("work", "after"):
             await until(

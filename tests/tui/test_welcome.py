@@ -124,7 +124,9 @@ def test_without_journeys_there_is_nothing_to_go_on_with():
 
 
 WAYS = [
-    Way("a", "qwen3-0.6b, gptq-int4-g32 on onnxruntime/cpu", "at Quantize, just now, Quantize runs now: 42%"),
+    Way(
+        "a", "SmolLM2-135M-Instruct, gptq-int4-g32 on onnxruntime/cpu", "at Quantize, just now, Quantize runs now: 42%"
+    ),
     Way("b", "meta-llama/Llama-3.2-3B-Instruct", "at Plan, 2 hours ago"),
     Way("c", "7B", "at Model, on 2026-01-31"),
 ]

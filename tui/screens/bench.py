@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import ContentSwitcher, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
-from edgeq.tui.screens.step import StepScreen
+from edgeq.tui.hints import error_line
+from edgeq.tui.screens.step import LEAVE_FIELD, StepScreen
+from edgeq.tui.widgets.bench_live import BenchLive
 from edgeq.tui.widgets.bench_result import BenchResult
 from edgeq.tui.widgets.facts import Facts
-from edgeq.tui.widgets.gauge import Gauge
 from edgeq.tui.widgets.job_panel import JobPanel
-from edgeq.tui.widgets.speeds import Speeds
+from edgeq.tui.widgets.workload_form import WorkloadForm
 
 if TYPE_CHECKING:
     from edgeq.jobs import Look
-    from edgeq.jobs.job import Event
-    from edgeq.measure.live import Now
     from edgeq.tui.benching import Benching, Choice
 
 State = Literal["thinking", "before", "unable", "work", "paused", "after"]
@@ -31,6 +30,7 @@ _KEYS: dict[str, tuple[State, ...]] = {
     "start": ("before",),
     "choose": ("before",),
     "copy": ("before",),
+    "options": ("before",),
     "pause": ("paused",),
     "cancel": ("work", "paused"),
     "again": ("after",),
@@ -40,6 +40,7 @@ _KEYS: dict[str, tuple[State, ...]] = {
 class BenchScreen(StepScreen):
     STEP: ClassVar[Step] = "bench"
     CSS_PATH = "../styles/bench.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-very-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     HELP = """
 A benchmark says how fast the model really is here. **Decode** is writing: tokens a second, a token being about three
@@ -53,10 +54,12 @@ next plan learns from them.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Measure", tooltip="Measure the artifacts that are marked"),
         Binding("space", "choose", "Mark", tooltip="Measure this one too, or leave it out"),
-        Binding("y", "copy", "Copy command", tooltip="The same as a command, to the clipboard"),
+        Binding("o", "options", "Options", tooltip="Lengths of prompts, new tokens, repeats, threads"),
+        Binding("y", "copy", "Copy", tooltip="The same as a command, to the clipboard"),
         Binding("p", "pause", "Resume", tooltip="Go on"),
         Binding("c", "cancel", "Cancel", tooltip="End it; nothing is kept of it"),
         Binding("a", "again", "Again", tooltip="Measure again, or others"),
+        LEAVE_FIELD,
     ]
 
     def __init__(self) -> None:
@@ -64,23 +67,18 @@ next plan learns from them.
         self._state: State = "thinking"
         self._benching: Benching | None = None
         self._last = ("", "")  # how the last run went wrong, until something else is done
-        self._speeds: list[tuple[int, float]] = []
-        self._heard: Event | None = None
 
     def body(self) -> ComposeResult:
         with ContentSwitcher(initial="thinking"):
             yield Static("Looking at the artifacts ...", id="thinking", classes="dim")
-            with VerticalScroll(id="before", can_focus=False):
-                yield OptionList(id="artifacts", markup=False)
-                yield Static("", id="why", markup=False)
-                yield Facts("", id="will")
-                yield Static("", id="command", markup=False)
-            with Vertical(id="work"):
-                yield JobPanel(id="job")
-                yield Gauge(id="gauge")
-                yield Static("Tokens/s while it writes, the latest at the right", id="speeds-title", classes="dim")
-                yield Speeds(id="speeds")
-                yield Facts("", id="so-far")
+            with Horizontal(id="before"):
+                with VerticalScroll(id="which", can_focus=False):
+                    yield OptionList(id="artifacts", markup=False)
+                    yield Static("", id="why", markup=False)
+                    yield Facts("", id="will")
+                    yield Static("", id="command", markup=False)
+                yield WorkloadForm(id="form", can_focus=False)
+            yield BenchLive(id="work")
             yield BenchResult(id="after")
 
     def enter(self) -> None:
@@ -95,7 +93,7 @@ next plan learns from them.
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "choose" and self._benching is not None and len(self._benching.choices) < 2:
             return False
-        return self._state in _KEYS[action] if action in _KEYS else True
+        return self._state in _KEYS[action] if action in _KEYS else action != "leave_field" or self.in_field
 
     def _become(self, state: State) -> None:
         if state == self._state:
@@ -125,6 +123,8 @@ next plan learns from them.
             listed.add_option(Option(choice.line(choice.path in self._benching.chosen), id=choice.path))
         listed.highlighted = min(at, len(self._benching.choices) - 1)
         self._become("before" if self._benching.able else "unable")
+        self.query_one(WorkloadForm).show(self._benching.work)
+        self.query_one(WorkloadForm).display = bool(self._benching.able)
         self._judge()
         listed.focus()
 
@@ -151,6 +151,22 @@ next plan learns from them.
         self.query_one("#command", Static).update(benching.command)
         what = "it" if count == 1 else "them side by side"
         self.say(f"Press s to measure {what}; best while nothing else runs.")
+
+    @on(WorkloadForm.Changed)
+    def _asked(self, event: WorkloadForm.Changed) -> None:
+        form = self.query_one(WorkloadForm)
+        if self._benching is None:
+            return
+        try:
+            self._benching = self._benching.asked(event.name, event.text)
+        except EdgeqError as error:
+            form.wrong(event.name, error_line(error))
+            return
+        form.wrong(None)
+        self._judge()
+
+    def action_options(self) -> None:
+        self.query_one(WorkloadForm).query("Input").first().focus()
 
     @on(OptionList.OptionHighlighted, "#artifacts")
     def _looked_at(self, event: OptionList.OptionHighlighted) -> None:
@@ -198,16 +214,11 @@ next plan learns from them.
 
     def _watch(self) -> None:
         assert self._benching is not None
-        self._speeds = []
-        self.query_one("#so-far", Facts).show([])
-        self.query_one(Gauge).show(None, [])
-        self.query_one(Speeds).show([])
+        live = self.query_one(BenchLive)
+        live.begin()
         # What was said before this window looked; from then on, what each look sees: reading more often would disturb.
-        self.think(self._benching.speeds, self._behind, "behind")
+        self.think(self._benching.speeds, live.behind, "behind")
         self.query_one(JobPanel).watch_job(self._benching.job)
-
-    def _behind(self, speeds: list[tuple[int, float]]) -> None:
-        self._speeds = [*speeds, *self._speeds]
 
     @on(JobPanel.Seen)
     def _seen(self, event: JobPanel.Seen) -> None:
@@ -223,23 +234,12 @@ next plan learns from them.
             self._ended(seen)
 
     def _live(self, seen: Look) -> None:
-        from edgeq.measure.bench_words import so_far_rows
-
         assert self._benching is not None
         if seen.state == "paused":
             self.say("Paused, and so no measurement: press c to end it, p to go on.")
         else:
             self.say("Measuring. Leave the machine alone; you may leave this screen: it goes on.")
-        now = _now(seen)
-        if now is None:
-            return
-        if now.decode_tps is not None and seen.event != self._heard:  # a look may see the same again
-            self._speeds.append((now.artifact, now.decode_tps))
-        self._heard = seen.event
-        own = [speed for artifact, speed in self._speeds if artifact == now.artifact]
-        self.query_one(Gauge).show(own[-1] if own else None, self._benching.marks(now.artifact))
-        self.query_one(Speeds).show(own)
-        self.query_one("#so-far", Facts).show(so_far_rows(now, self._benching.names))
+        self.query_one(BenchLive).hear(seen, self._benching)
 
     def action_pause(self) -> None:
         self._act("resume")
@@ -283,9 +283,3 @@ next plan learns from them.
         if self._benching is not None:
             self._last = ("", "")
             self._before()
-
-
-def _now(seen: Look) -> Now | None:
-    from edgeq.measure.live import now_of
-
-    return None if seen.event is None else now_of(seen.event.more)

@@ -13,6 +13,7 @@ from textual.widgets import ContentSwitcher, Input, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
+from edgeq.tui.hints import in_app
 from edgeq.tui.screens.step import StepScreen
 from edgeq.tui.widgets.transcript import Pane, Transcript
 
@@ -127,7 +128,7 @@ page up and down scroll.
         again = {"quantized": "r, to load it again, or 5, to export another", "original": "o, to load it again"}
         way_out = f"Press esc, then {again[found[0][0]]}"
         place = f" ({error.where})" if error.where else ""
-        self.problem(f"{error.what}{place}", ". ".join(filter(None, [error.hint, way_out])))
+        self.problem(f"{error.what}{place}", ". ".join(filter(None, [in_app(error.hint or ""), way_out])))
 
     def _guide(self) -> None:
         chatting = self._chatting

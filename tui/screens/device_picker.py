@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from edgeq.device.words import binary, quantity
 from edgeq.errors import EdgeqError
+from edgeq.tui.hints import in_app
 from edgeq.tui.widgets.key_bar import KeyBar
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class DevicePicker(ModalScreen[str | None]):
             if ref != HERE:
                 load_device(ref)
         except EdgeqError as error:
-            self._say(f"{error.what}. {error.hint or HINT}")
+            self._say(f"{error.what}. {in_app(error.hint or HINT)}")
             return
         self.dismiss(ref)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import on
@@ -12,6 +13,7 @@ from textual.widgets import ContentSwitcher, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edgeq.journey import Step
+from edgeq.tui.hints import in_app
 from edgeq.tui.screens.step import LEAVE_FIELD, StepScreen
 from edgeq.tui.widgets.export_form import ExportForm
 from edgeq.tui.widgets.facts import Facts
@@ -34,10 +36,13 @@ _KEYS: dict[str, tuple[State, ...]] = {
 }
 
 
+PROOF = "It is written first, then proved: what it computes, or every number in it, is compared with the checkpoint."
+
+
 class ExportScreen(StepScreen):
     STEP: ClassVar[Step] = "export"
     CSS_PATH = "../styles/export.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (160, "-very-wide")]  # noqa: RUF012
     HELP = """
 A checkpoint is no runtime's format. Export writes it for one; nothing is quantized again, and one checkpoint can be
 exported as often as you like. What a format can't hold without loss is refused, with the reason.
@@ -69,14 +74,26 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             with Horizontal(id="before"):
                 with Vertical(id="ways"):
                     yield OptionList(id="list")
+                    with VerticalScroll(id="facts", can_focus=False):
+                        yield Static("The checkpoint", classes="title", markup=False)
+                        yield Facts("", id="source")
+                        yield Static("What lies in the folder", classes="title gap", markup=False, id="there-title")
+                        yield Facts("", id="there")
                 with VerticalScroll(id="how", can_focus=False):
                     yield Static("", id="why", markup=False)
                     yield ExportForm(id="form", can_focus=False)
                     yield Static("", id="command", markup=False)
-            yield JobPanel(id="job")
-            with VerticalScroll(id="after"):
-                yield Facts("", id="made")
-                yield Facts("", id="others")
+            with Vertical(id="work"):
+                yield JobPanel(id="job")
+                yield Facts("", id="going")
+                yield Static(PROOF, classes="dim", markup=False, id="proof")
+            with Horizontal(id="after"):
+                with VerticalScroll(id="came"):
+                    yield Facts("", id="made")
+                    yield Facts("", id="others")
+                with VerticalScroll(id="files", can_focus=False):
+                    yield Static("What lies in the folder", classes="title", markup=False)
+                    yield Facts("", id="written")
 
     def enter(self) -> None:
         from edgeq.tui.exporting import exporting_of
@@ -91,7 +108,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         if state == self._state:
             return
         self._state = state
-        shown = {"thinking": "thinking", "work": "job", "paused": "job", "after": "after"}.get(state, "before")
+        shown = {"thinking": "thinking", "work": "work", "paused": "work", "after": "after"}.get(state, "before")
         self.query_one(ContentSwitcher).current = shown
         self.refresh_bindings()
 
@@ -111,6 +128,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         for way in self._exporting.ways:
             mark, name = "✓" if way.fits else "✗", f"{way.name} (planned)" if way.planned else way.name
             ways.add_option(Option(f"{mark} {name:19} {way.about}", id=way.name))
+        self.query_one("#source", Facts).show(self._exporting.source)
         ways.highlighted = [way.name for way in self._exporting.ways].index(self._exporting.to)
         self._become("before")
         self.query_one(OptionList).focus()
@@ -141,6 +159,8 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
 
     def _judge(self) -> None:
         """Whether the chosen way can be taken, and what stands there."""
+        from edgeq.tui.exporting import IN_THE_WAY
+
         assert self._exporting is not None
         way, there = self._exporting.way, self._exporting.standing
         self.problem(*self._last)
@@ -157,12 +177,8 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             self.say(f"Press s to export to {way.name}; it is proved before it is handed over.")
         else:
             self._become("exists")
-            said = {
-                "same": "This checkpoint's artifact is there already: press u to use it.",
-                "other": "Another artifact has this name: press w to write beside it, r to replace it.",
-                "foreign": "The folder holds something else: press w for another name.",
-            }
-            self.say(said[there])
+            self.say(IN_THE_WAY[there])
+        self._show_files("#there", self._exporting.out)
 
     def action_copy(self) -> None:
         if self._exporting is not None:
@@ -173,7 +189,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         from edgeq.artifact import read_artifact
         from edgeq.measure.proof_words import artifact_rows
 
-        if self._exporting is not None and self._exporting.standing == "same":
+        if self._exporting is not None and self._exporting.standing in ("same", "unproved"):
             out = self._exporting.out
             self._keep(str(out))
             self.think(lambda: artifact_rows(read_artifact(out)), self._show_made)
@@ -209,6 +225,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
     def _watch(self) -> None:
         assert self._exporting is not None
         self._become("work")
+        self.query_one("#going", Facts).show(self._exporting.going)
         self.say(f"Exporting to {self._exporting.to}. You may leave this screen, or edgeq: it goes on.")
         self.query_one(JobPanel).watch_job(self._exporting.job)
 
@@ -232,14 +249,27 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
     def _ended(self, seen: Look) -> None:
         from edgeq.jobs import words
 
-        self._last = words.ended(seen, "Press s to begin again")
+        free = self._exporting is not None and self._exporting.standing == "nothing"
+        self._last = words.ended(seen, "Nothing was kept. Press s to begin again" if free else "")
         self._list()
 
     def _keep(self, path: str) -> None:
         self.become(self.journey.with_artifact(path))
 
+    def _show_files(self, place: str, folder: Path) -> None:
+        """What an artifact's folder holds, if it is one."""
+        from edgeq.tui import exporting
+
+        def show(rows: list[tuple[str, str]]) -> None:
+            self.query_one(place, Facts).show(rows)
+            if place == "#there":
+                self.query_one("#there-title").display = bool(rows)
+
+        self.think(lambda: exporting.files_of(folder), show, f"files {place}")
+
     def _show_made(self, rows: list[tuple[str, str]]) -> None:
         self._become("after")
+        self._show_files("#written", Path(dict(rows)["artifact"]))
         self.query_one("#made", Facts).show(rows)
         made = [a for a in self.journey.artifacts if ("artifact", a) not in rows]
         self.query_one("#others", Facts).show(("also made", a) for a in made)
@@ -261,4 +291,4 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
 
 
 def _bullets(lines: tuple[str, ...]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {in_app(line)}" for line in lines)

@@ -14,6 +14,7 @@ from textual.widgets import Input, OptionList
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
+from edgeq.tui.hints import in_app
 from edgeq.tui.screens.step import StepScreen
 from edgeq.tui.widgets.model_glance import ModelGlance
 from edgeq.tui.widgets.model_list import ModelList
@@ -203,7 +204,7 @@ and a `!` says so.
         if entry is None:
             return
         if isinstance(found, EdgeqError):
-            self.query_one(ModelGlance).failed(entry.title, found.what, found.hint or "")
+            self.query_one(ModelGlance).failed(entry.title, in_app(found.what), in_app(found.hint or ""))
         else:
             self._seen[entry.ref] = found
             self._show_glance(found)

@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
+from edgeq.tui.hints import error_line
 from edgeq.tui.screens.step import StepScreen
 from edgeq.tui.widgets.candidate_table import ADVISED, CHOSEN, NOT_YET, OUT, CandidateTable
 from edgeq.tui.widgets.request_form import RequestForm
@@ -234,7 +235,7 @@ The **roofline** tells what holds the speed back: on its slope the memory, where
         try:
             self._asked = changed(self._asked, event.name, event.text)
         except EdgeqError as error:
-            form.wrong(event.name, f"{error.what}. {error.hint or ''}")
+            form.wrong(event.name, error_line(error))
             return
         form.wrong(None)
         self._rest = self.set_timer(_REST_S, self._plan_anew)

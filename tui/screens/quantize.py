@@ -15,6 +15,7 @@ from textual.widgets import ContentSwitcher, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Step
+from edgeq.tui.hints import error_line
 from edgeq.tui.screens.step import LEAVE_FIELD, StepScreen
 from edgeq.tui.widgets.facts import Facts
 from edgeq.tui.widgets.job_panel import JobPanel
@@ -44,7 +45,7 @@ TITLE = "Output lost in each layer, %: the line is the mean, a dot the worst mat
 class QuantizeScreen(StepScreen):
     STEP: ClassVar[Step] = "quantize"
     CSS_PATH = "../styles/quantize.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-very-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     HELP = """
 Quantizing writes the model anew with fewer bits a weight. **Method** says how the codes are chosen: `rtn` rounds each
@@ -83,6 +84,7 @@ cut or a full disk, it takes up where it stopped.
                 yield RecipeForm(id="form")
             with Vertical(id="work"):
                 yield JobPanel(self._memory, id="job")
+                yield Facts("", id="first")
                 yield Facts("", id="made")
                 yield Static(TITLE, classes="dim", markup=False, id="layers-title")
                 yield Horizontal(id="layers")
@@ -110,6 +112,8 @@ cut or a full disk, it takes up where it stopped.
         self.query_one("#job").display = state != "after"
         self.query_one("#made").display = state == "after"
         self.set_class(state == "after", "done")
+        if state == "after":
+            self._show_first([])
         self.refresh_bindings()
 
     def _ready(self, making: Making) -> None:
@@ -160,7 +164,7 @@ cut or a full disk, it takes up where it stopped.
         try:
             self._making = self._making.changed(event.name, event.value)
         except EdgeqError as error:
-            form.wrong(event.name, f"{error.what}. {error.hint or ''}")
+            form.wrong(event.name, error_line(error))
             return
         form.wrong(None)
         self._before()
@@ -226,11 +230,17 @@ cut or a full disk, it takes up where it stopped.
         if seen.state in ("running", "paused"):
             self._become("work" if seen.state == "running" else "paused")
             self.say(making.where(seen))
+            self._show_first(making.first(seen))
             self.think(partial(_layers_of, making), self._layers, "layers")
         elif seen.state == "done":
             self._keep_checkpoint(str(seen.result["checkpoint"]))
         else:
             self._ended(seen)
+
+    def _show_first(self, rows: list[tuple[str, str]]) -> None:
+        """What comes before the layers, in their place."""
+        self.set_class(bool(rows), "first")
+        self.query_one("#first", Facts).show(rows)
 
     def _ended(self, seen: Look) -> None:
         from edgeq.jobs import words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
@@ -13,6 +14,7 @@ from textual.widgets import DataTable, Static
 from edgeq.errors import EdgeqError
 from edgeq.jobs import Look, all_jobs, cancel, forget, look, pause, resume, words
 from edgeq.jobs.job import LIVE
+from edgeq.tui.hints import in_app
 from edgeq.tui.messages import GoTo
 from edgeq.tui.widgets.key_bar import KeyBar
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from edgeq.journey import Journey, Step
 
 _EVERY_S = 1.0
-_COLUMNS = ("state", "done", "worked", "left", "what")  # what is longest last: it may be cut
+_WIDTHS = {"state": 11, "done": 4, "worked": 7, "left": 7}
+_TITLE = "what"  # the last column, with what room is left: it may be cut
+_COLUMNS = (*_WIDTHS, _TITLE)
 _STEPS: dict[str, Step] = {
     "profile": "device",
     "quantize": "quantize",
@@ -59,14 +63,15 @@ class RunsScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         if not self.is_attached:  # the application was left meanwhile, and nothing is on the screen
             return
-        for name in _COLUMNS:
-            self._table.add_column(name, key=name)
+        for name, width in _WIDTHS.items():
+            self._table.add_column(name, key=name, width=width)
+        self._table.add_column(_TITLE, key=_TITLE)
         self.query_one("#run-log").display = False
         self._look()
         self.set_interval(_EVERY_S, self._look)
 
     @property
-    def _table(self) -> DataTable[str]:
+    def _table(self) -> DataTable[str | Text]:
         return self.query_one(DataTable)
 
     def _look(self) -> None:
@@ -86,14 +91,25 @@ class RunsScreen(ModalScreen[None]):
             at = table.cursor_row
             table.clear()
             for seen in looks:
-                table.add_row(*_cells(seen), key=seen.job.id)
+                table.add_row(*self._cells(seen), key=seen.job.id)
             table.move_cursor(row=min(at, max(0, len(looks) - 1)))
         for seen in looks:
-            for name, cell in zip(_COLUMNS, _cells(seen), strict=True):
+            for name, cell in zip(_COLUMNS, self._cells(seen), strict=True):
                 table.update_cell(seen.job.id, name, cell, update_width=True)
         table.display = bool(looks)
         self.refresh_bindings()
         self._tell()
+
+    def on_resize(self) -> None:
+        if self._looks:
+            self.call_after_refresh(self._show, self._looks)
+
+    def _cells(self, seen: Look) -> list[str | Text]:
+        """The title, which is told whole below, is cut to the room there is, and says so."""
+        title, pads = Text(seen.job.title, no_wrap=True), 2 * self._table.cell_padding
+        room = self._table.scrollable_content_region.width - sum(w + pads for w in _WIDTHS.values()) - pads
+        title.truncate(max(1, room), overflow="ellipsis")
+        return [seen.state, words.done(seen), words.worked(seen), words.left(seen), title]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return bool(self._looks) if action in ("open", "pause", "cancel", "log", "forget") else True
@@ -107,7 +123,9 @@ class RunsScreen(ModalScreen[None]):
         said = "Nothing yet. What you measure, quantize and export is listed here."
         if seen is not None:
             hint = seen.failure.hint if seen.failure is not None else None
-            said = "\n".join((seen.job.title, ". ".join(part for part in (words.now(seen), hint) if part))).rstrip()
+            said = "\n".join(
+                (seen.job.title, ". ".join(part for part in (in_app(words.now(seen)), in_app(hint or "")) if part))
+            ).rstrip()
         self.query_one("#run-now", Static).update(said)
 
     def _chosen(self) -> Look | None:
@@ -175,7 +193,3 @@ def _journey_of(job_id: str, present: Journey) -> Journey | None:
     from edgeq.journey import journeys
 
     return next((j for j in (present, *journeys()) if job_id in j.jobs.values()), None)
-
-
-def _cells(seen: Look) -> tuple[str, str, str, str, str]:
-    return seen.state, words.done(seen), words.worked(seen), words.left(seen), seen.job.title

@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 
 from edgeq.errors import EdgeqError
 from edgeq.journey import Journey, Step
+from edgeq.tui.hints import in_app
 from edgeq.tui.messages import Failed, GoTo
 from edgeq.tui.widgets.key_bar import KeyBar
 from edgeq.tui.widgets.stepbar import TITLES, StepBar
@@ -106,9 +107,9 @@ class StepScreen(Screen[None]):
             self.set_focus(None)
 
     def problem(self, what: str, hint: str = "") -> None:
-        """Show what went wrong and the way out; an empty one clears it."""
+        """Show what went wrong and the way out, in the application's words; an empty one clears it."""
         place = self.query_one("#problem", Static)
-        place.update(f"{what}{f'. {hint}' if hint else ''}" if what else "")
+        place.update(f"{in_app(what)}{f'. {in_app(hint)}' if hint else ''}" if what else "")
         place.set_class(bool(what), "shown")
 
     def on_failed(self, message: Failed) -> None:

@@ -121,7 +121,7 @@ class CandidateTable(DataTable[Text]):
             )
             self.add_column(head, width=width, key=column.cell)
         for number, (candidate, mark) in enumerate(zip(self._rows, self._marks, strict=True)):
-            texts, style = cells(candidate), "" if candidate.fits else "dim"
+            texts, style = cells(candidate), "" if candidate.fits and candidate.not_yet is None else "dim"
             row = [Text(mark, style)]
             for column, width in layout:
                 text = Text(texts[column.cell], style, justify="right" if column.number else "left", no_wrap=True)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label, Select
+
+from edgeq.tui.widgets.option_form import OptionForm
 
 if TYPE_CHECKING:
     from edgeq.tui.exporting import Exporting
@@ -28,13 +30,16 @@ _ABOUT = {
     "pack": "fast: on integer kernels where one holds the same numbers; small: fewer bytes",
     "ternary_type": "tq2_0 is fast, tq1_0 smaller",
 }
+_OUT = "Where the artifact will lie"
 _NUMBERS = ("context", "dynamic_quantization")
 _DEFAULT = "default"
 
 
-class ExportForm(VerticalScroll):
+class ExportForm(OptionForm):
     """Shows an exporter's options; says what a person changes in them. An exporter's own that edgeq has no word for
     is shown by its name."""
+
+    PREFIX = "x-"
 
     class Changed(Message):
         """`name` is an option, or `out`; a value of None is the default."""
@@ -47,7 +52,11 @@ class ExportForm(VerticalScroll):
         """Build the fields of this exporter."""
         async with self.batch():
             await self.remove_children()
-            await self.mount_all(self._fields(exporting))
+            names = [*((name.replace("_", " "), name) for name in exporting.way.options), ("folder", "out")]
+            await self.mount_all([*self._fields(exporting), self.about_line(), self.all_about(names)])
+
+    def about(self, name: str) -> str:
+        return _OUT if name == "out" else _ABOUT.get(name, "")
 
     def _fields(self, exporting: Exporting) -> list[Horizontal]:
         way = exporting.way
@@ -59,7 +68,7 @@ class ExportForm(VerticalScroll):
                 made.append(Horizontal(label, _select(name, way.choices[name], value, about), classes="field"))
             else:
                 made.append(Horizontal(label, _input(name, value, about), classes="field"))
-        out = _input("out", exporting.out, "Where the artifact will lie")
+        out = _input("out", exporting.out, _OUT)
         made.append(Horizontal(_label("folder", widest), out, classes="field"))
         return made
 
@@ -67,12 +76,12 @@ class ExportForm(VerticalScroll):
     def _chosen(self, event: Select.Changed) -> None:
         event.stop()
         value = None if event.value == _DEFAULT else event.value
-        self.post_message(self.Changed(str(event.select.id).removeprefix("x-"), value))
+        self.post_message(self.Changed(self.option_of(event.select), value))
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
-        name, value = str(event.input.id).removeprefix("x-"), event.value.strip()
+        name, value = self.option_of(event.input), event.value.strip()
         typed: Any = int(value) if name in _NUMBERS and value.isdecimal() else value or None
         self.post_message(self.Changed(name, typed))
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 FULL, REST = "█", "░"
 PARTS = "▏▎▍▌▋▊▉"  # eighths of a cell
 WAITING = "waiting for the first tokens ..."
+MOST = 3  # gauges beside each other
 ROOM = 1.08  # of the scale beyond the highest mark
 
 
 class Gauge(Static):
     """Four lines: `43.1 now ▼`, the bar, and marks with their names, `▲ promised 40.2`."""
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, word: str = "now", *, id: str | None = None) -> None:
+        """Args:
+        word: what is said of the speed that the bar shows.
+        """
         super().__init__(id=id)
+        self._word = word
         self._now: float | None = None
         self._marks: tuple[tuple[str, float], ...] = ()
 
@@ -30,10 +37,38 @@ class Gauge(Static):
         self.refresh()
 
     def render(self) -> Text:
-        return gauge(self.content_size.width, self._now, self._marks)
+        return gauge(self.content_size.width, self._now, self._marks, self._word)
 
 
-def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]]) -> Text:
+class Gauges(Horizontal):
+    """A gauge of each of several, beside each other where there is room for them; else the present one alone."""
+
+    def __init__(self, word: str = "now", *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._word = word
+
+    def compose(self) -> ComposeResult:
+        for n in range(MOST):
+            with Vertical(classes="dial"):
+                yield Static("", classes="dim dial-name", markup=False)
+                yield Gauge(self._word, id="gauge" if n == 0 else f"gauge-{n + 1}")
+
+    def show(self, dials: Sequence[tuple[str, float | None, Sequence[tuple[str, float | None]]]], present: int) -> None:
+        """Args:
+        dials: name, speed and marks of each.
+        present: the one at work; it comes first, and the others in their order.
+        """
+        first = [present] if present < len(dials) else []
+        order = [*first, *(i for i in range(len(dials)) if i != present)]
+        for n, place in enumerate(self.query(".dial")):
+            place.set_class(n > 0 and n >= len(order), "unused")
+            name, now, marks = dials[order[n]] if n < len(order) else ("", None, ())
+            place.query_one(Static).update(name if len(dials) > 1 else "")
+            place.query_one(Static).display = len(dials) > 1
+            place.query_one(Gauge).show(now, marks)
+
+
+def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]], word: str = "now") -> Text:
     """The lines, each at most `width` characters."""
     top = max([now or 0.0, *(at for _, at in marks)], default=0.0) * ROOM
     if width < 1 or top <= 0:
@@ -41,7 +76,7 @@ def gauge(width: int, now: float | None, marks: Sequence[tuple[str, float]]) -> 
     scale = width / top
     length = (now or 0.0) * scale
     text = Text(no_wrap=True, overflow="crop")
-    text.append(WAITING if now is None else _label(f"{now:,.1f} now", int(length), width, "▼"))
+    text.append(WAITING if now is None else _label(f"{now:,.1f} {word}", int(length), width, "▼"))
     text.append("\n" + _bar(length, width))
     lines: list[str] = []
     for name, at in marks:

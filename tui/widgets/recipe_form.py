@@ -8,14 +8,14 @@ from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
-from textual.events import DescendantFocus
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label, Select, Static
 
 from edgeq.quantize.methods import NAMED
 from edgeq.recipe import BITS, CODEBOOK_GRIDS, FILE_TYPES, GROUP_SIZES, Recipe
+from edgeq.tui.widgets.option_form import OptionForm
 
 _TOGETHER = ("awq+gptq", "rotate+gptq", "rotate+awq+gptq")
 _GRIDS = ("int", "affine", *CODEBOOK_GRIDS, *(name for name in FILE_TYPES if name.startswith("gguf-")))
@@ -44,8 +44,10 @@ _LABELS = {
 _NUMBERS = ("calibration_tokens", "threads")
 
 
-class RecipeForm(VerticalScroll):
+class RecipeForm(OptionForm):
     """Shows a recipe; says what a person changes in it."""
+
+    PREFIX = "f-"
 
     class Changed(Message):
         """`name` is a field of the recipe, or `threads` or `out`; the value is as typed, checked by the core."""
@@ -60,7 +62,8 @@ class RecipeForm(VerticalScroll):
                 yield Label(label, classes="dim")
                 yield from self._widget(name, about)
         yield Static("", id="wrong", markup=False)
-        yield Static("", id="field-about", classes="dim", markup=False)
+        yield self.about_line()
+        yield self.all_about((label, name) for name, (label, _) in _LABELS.items())
 
     def _widget(self, name: str, about: str) -> Iterator[Widget]:
         if name in _CHOICES:
@@ -104,10 +107,8 @@ class RecipeForm(VerticalScroll):
             self.query_one(f"#f-{name}").add_class("wrong")
         self.query_one("#wrong", Static).update(what)
 
-    def on_descendant_focus(self, event: DescendantFocus) -> None:
-        """What the field is about, for those who have no mouse to hover with."""
-        about = _LABELS.get(str(event.widget.id).removeprefix("f-"), ("", ""))[1]
-        self.query_one("#field-about", Static).update(about)
+    def about(self, name: str) -> str:
+        return _LABELS.get(name, ("", ""))[1]
 
     @on(Select.Changed)
     def _chosen(self, event: Select.Changed) -> None:

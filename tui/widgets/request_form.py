@@ -7,13 +7,14 @@ from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label, Select, Static
 
 from edgeq.estimate.kv import KV_DTYPES
 from edgeq.plan import OBJECTIVES, Request
 from edgeq.plan.asking import typed
+from edgeq.tui.widgets.option_form import OptionForm
 
 _LABELS = {
     "context": ("context", "Tokens of prompt and answer together: more take more memory"),
@@ -29,8 +30,10 @@ _OBJECTIVES = {"balanced": "balanced", "quality": "least loss", "speed": "fastes
 _KV = {"": "the runtime's own", **{name: name for name in KV_DTYPES}}
 
 
-class RequestForm(VerticalScroll):
+class RequestForm(OptionForm):
     """Shows a request; says what a person changes in it."""
+
+    PREFIX = "r-"
 
     class Changed(Message):
         """`name` is a field of the request, `text` as typed, checked by the core."""
@@ -59,6 +62,10 @@ class RequestForm(VerticalScroll):
                     empty = _EMPTY.get(name, "")
                     yield Input(compact=True, id=f"r-{name}", placeholder=empty, select_on_focus=True, tooltip=about)
         yield Static("", id="wrong", markup=False)
+        yield self.about_line()
+
+    def about(self, name: str) -> str:
+        return _LABELS.get(name, ("", ""))[1]
 
     def show(self, request: Request, targets: Sequence[str]) -> None:
         """Show these values; nothing is said of it.
