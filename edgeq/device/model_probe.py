@@ -1,0 +1,226 @@
+"""Time a runtime on whole small models: the basis of expected speeds where single kernels can't be called.
+
+edgeq exports random weights of three shapes, opens them as an application does and times its sessions. `WIDE` spends
+its time in matrices, `NARROW` as much between them, `SHALLOW` is cheap enough to be given a long prompt. Their times
+are taken apart:
+
+- `decode-TYPE`: weights/s of matrices stored as TYPE, one token, beyond the last cache.
+- `layer`: seconds that a block takes beside its weights and its cached tokens: starts of nodes, threads that wait for
+  each other, norms, activations. From `NARROW` and `WIDE` on the first type together.
+- `attention`: multiply-adds/s over the cache (2 * heads * head_dim for each cached token), one token.
+- `prefill-TYPE`: FLOP/s that one more token of a prompt takes; `chunk-TYPE`: weights/s of what is done once for all
+  tokens that are computed together. `prefill-narrow`: FLOP/s of `NARROW`.
+- `attention-prefill`: multiply-adds/s over the tokens seen before, of a prompt.
+
+`edgeq.estimate.whole` puts them together again.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgeq import registry
+from edgeq.device.cpu import last_cache_bytes, probe_cpu
+from edgeq.device.load import today
+from edgeq.device.probe_model import VOCAB, ProbeModel, Shape
+from edgeq.device.spec import Figure, KernelRate
+from edgeq.scheme import Grid
+
+SECONDS = 16.0  # after which no further type is begun
+_LEAST, _MOST = 48 << 20, 160 << 20  # bytes of a model's weights
+_BITS = 4.5  # of a weight of NARROW
+WIDE = Shape(hidden=1536, mlp=4096, heads=24, kv_heads=8, layers=1)
+NARROW = Shape(hidden=512, mlp=1536, heads=8, kv_heads=2, layers=1)
+SHALLOW = replace(NARROW, layers=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How long the models are worked with. Lengths in tokens.
+
+    Attributes:
+        few: tokens before those that are decoded, and the shortest prompt.
+        more: a prompt that is computed at once.
+        many: tokens before those that are decoded where attention is to show.
+        tokens: decoded each time.
+        repeats: of everything; the median counts.
+        weight_bytes: of a model, None: what the last cache does not hold.
+    """
+
+    few: int = 32
+    more: int = 160
+    many: int = 1024
+    tokens: int = 16
+    repeats: int = 3
+    weight_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Times:
+    """Median seconds, of one decoded token and of a whole prompt, by tokens before it and its tokens."""
+
+    shape: Shape
+    decode: dict[int, float] = field(default_factory=dict)
+    prefill: dict[int, float] = field(default_factory=dict)
+    spread: dict[str, float] = field(default_factory=dict)  # half range over median, of `decode` and `prefill`
+
+
+def probe_models(
+    runtime: Any, exporter: str, target: str, kinds: Mapping[str, Grid], work: Work | None = None
+) -> list[KernelRate]:
+    """The rates of a runtime on this machine, all physical cores working.
+
+    Args:
+        exporter: which writes for it.
+        target: for the record, `openvino/cpu`.
+        kinds: the types of matrices by name. The first one is timed in every shape, the others as long as there is
+            time.
+
+    Raises:
+        EdgeqError: the exporter's packages are missing.
+    """
+    bench, names = _Bench(runtime, exporter, work or Work()), list(kinds)
+    end = time.perf_counter() + SECONDS
+    base = kinds[names[0]]
+    wide, narrow, shallow = bench.wide(base), bench.narrow(base), bench.shallow(base)
+    found = taken_apart(names[0], wide, narrow, shallow)
+    for name in names[1:]:
+        if time.perf_counter() < end:
+            found |= of_type(name, bench.wide(kinds[name]), found)
+    return [KernelRate(target, name, figure) for name, figure in found.items()]
+
+
+class _Bench:
+    """Makes models and times them."""
+
+    def __init__(self, runtime: Any, exporter: str, work: Work) -> None:
+        self._runtime, self._work = runtime, work
+        self._exporter = registry.exporter(exporter)
+        self._bytes = work.weight_bytes or min(max(2 * last_cache_bytes(probe_cpu()), _LEAST), _MOST)
+
+    def wide(self, grid: Grid) -> Times:
+        return self._timed(self._filled(WIDE, grid.bits + 0.5), grid, (self._work.few,), self._prompts)
+
+    def narrow(self, grid: Grid) -> Times:
+        return self._timed(self._filled(NARROW, _BITS), grid, (self._work.few,), self._prompts)
+
+    def shallow(self, grid: Grid) -> Times:
+        work = self._work
+        return self._timed(SHALLOW, grid, (work.few, work.many), (*self._prompts, work.many))
+
+    @property
+    def _prompts(self) -> tuple[int, ...]:
+        return self._work.few, self._work.more
+
+    def _filled(self, shape: Shape, bits: float) -> Shape:
+        """So many layers that no cache holds them."""
+        return replace(shape, layers=max(1, round(self._bytes * 8 / bits / shape.layer_weights)))
+
+    def _timed(self, shape: Shape, grid: Grid, contexts: Sequence[int], prompts: Sequence[int]) -> Times:
+        with tempfile.TemporaryDirectory(prefix="edgeq-probe-") as folder:
+            artifact = self._exporter.export(ProbeModel(shape, grid), Path(folder) / "model")
+            with closing(self._runtime.open(artifact)) as session:
+                return timed(session, shape, contexts, prompts, self._work)
+
+
+def timed(session: Any, shape: Shape, contexts: Sequence[int], prompts: Sequence[int], work: Work) -> Times:
+    """Decode after each of `contexts` and read each of `prompts`, after a warm-up."""
+    made = Times(shape)
+    _answer(session, work.few, work.tokens, seed=0)
+    for length in prompts:
+        runs = [_answer(session, length, 1, seed=1 + i).prefill_s for i in range(work.repeats)]
+        made.prefill[length], made.spread["prefill"] = _middle(runs)
+    for length in contexts:
+        _answer(session, length, 1, seed=0)
+        runs = []
+        for _ in range(work.repeats):
+            stats = _answer(session, length, work.tokens, seed=0, reuse=True)
+            runs.append(stats.decode_s / max(1, stats.new_tokens - 1))
+        at = length + work.tokens // 2
+        made.decode[at], made.spread["decode"] = _middle(runs)
+    return made
+
+
+def _answer(session: Any, length: int, new: int, *, seed: int, reuse: bool = False) -> Any:
+    """The statistics of one greedy answer; `reuse`: the prompt is in the cache already."""
+    ids = [(i * 2_654_435_761 + (seed + 1) * 40_503) % VOCAB for i in range(length)]
+    for _ in session.stream(ids, max_tokens=new, temperature=0.0, reuse=reuse):
+        pass
+    return session.stats
+
+
+def _middle(runs: Sequence[float]) -> tuple[float, float]:
+    middle = statistics.median(runs)
+    return middle, (max(runs) - min(runs)) / 2 / middle if middle else 0.0
+
+
+def taken_apart(name: str, wide: Times, narrow: Times, shallow: Times) -> dict[str, Figure]:
+    """The rates of the first type and of all that is not matrices; see this module."""
+    found = _attention(shallow)
+    rate = found["attention"].value
+    t_wide, t_narrow = (_without_attention(t, rate) for t in (wide, narrow))
+    a, b = wide.shape, narrow.shape
+    # Two equations, seconds = weights * per weight + layers * per layer; their determinant is never 0: a block of
+    # NARROW has fewer weights.
+    layer = (t_narrow * a.weights - t_wide * b.weights) / (b.layers * a.weights - a.layers * b.weights)
+    found["layer"] = _figure(max(layer, 1e-6), "s", narrow.spread["decode"])
+    found |= of_type(name, wide, found)
+    slope, _ = _prefill(narrow, found["attention-prefill"].value)
+    found["prefill-narrow"] = _figure(2 * b.weights / slope, "FLOP/s", narrow.spread["prefill"])
+    return found
+
+
+def of_type(name: str, wide: Times, known: Mapping[str, Figure]) -> dict[str, Figure]:
+    """The rates of one type of matrices, where `layer` and the attentions are known."""
+    shape = wide.shape
+    whole = _without_attention(wide, known["attention"].value)
+    matrices = max(whole - shape.layers * known["layer"].value, 0.2 * whole)
+    slope, once = _prefill(wide, known["attention-prefill"].value)
+    found = {
+        f"decode-{name}": _figure(shape.weights / matrices, "weights/s", wide.spread["decode"]),
+        f"prefill-{name}": _figure(2 * shape.weights / slope, "FLOP/s", wide.spread["prefill"]),
+    }
+    if once > 0:
+        found[f"chunk-{name}"] = _figure(shape.weights / once, "weights/s", wide.spread["prefill"])
+    return found
+
+
+def _attention(shallow: Times) -> dict[str, Figure]:
+    """Of the differences that tokens before make."""
+    few, many = min(shallow.decode), max(shallow.decode)
+    step = max(shallow.decode[many] - shallow.decode[few], 0.01 * shallow.decode[few])
+    one = shallow.shape.attention
+    found = {"attention": _figure(one * (many - few) / step, "MAC/s", shallow.spread["decode"])}
+    short, middle, long = sorted(shallow.prefill)
+    # What is beyond a straight line through the shorter prompts; a prompt of n tokens sees n^2 / 2.
+    line = (shallow.prefill[middle] - shallow.prefill[short]) / (middle - short)
+    bent = shallow.prefill[long] - shallow.prefill[middle] - line * (long - middle)
+    squares = ((long**2 - middle**2) - (middle + short) * (long - middle)) / 2
+    seconds = max(bent, 0.01 * shallow.prefill[long])
+    found["attention-prefill"] = _figure(one * squares / seconds, "MAC/s", shallow.spread["prefill"])
+    return found
+
+
+def _without_attention(times: Times, rate: float) -> float:
+    """Seconds of a token with nothing before it."""
+    (at, seconds), *_ = times.decode.items()
+    return max(seconds - times.shape.attention * at / rate, 0.2 * seconds)
+
+
+def _prefill(times: Times, rate: float) -> tuple[float, float]:
+    """Seconds of one more token of a prompt, and of what is done once for all of them, attention left out."""
+    few, more = min(times.prefill), max(times.prefill)
+    short, long = (times.prefill[n] - times.shape.attention * n * n / 2 / rate for n in (few, more))
+    slope = max((long - short) / (more - few), 0.2 * long / more)
+    return slope, short - few * slope
+
+
+def _figure(value: float, unit: str, spread: float) -> Figure:
+    return Figure(value, unit, "measured", "whole models of random weights", round(spread, 3), today())
