@@ -9,7 +9,7 @@ are taken apart:
   each other, norms, activations. From `NARROW` and `WIDE` on the first type together.
 - `attention`: multiply-adds/s over the cache (2 * heads * head_dim for each cached token), one token.
 - `prefill-TYPE`: FLOP/s that one more token of a prompt takes; `chunk-TYPE`: weights/s of what is done once for all
-  tokens that are computed together. `prefill-narrow`: FLOP/s of `NARROW`.
+  tokens that are computed together; `narrow-TYPE`: as `prefill-TYPE`, of `NARROW`.
 - `attention-prefill`: multiply-adds/s over the tokens seen before, of a prompt.
 
 `edgeq.estimate.whole` puts them together again.
@@ -29,7 +29,7 @@ from typing import Any
 from edgeq import registry
 from edgeq.device.cpu import last_cache_bytes, probe_cpu
 from edgeq.device.load import today
-from edgeq.device.probe_model import VOCAB, ProbeModel, Shape
+from edgeq.device.probe_model import VOCAB, ProbeModel, Shape, grid_named
 from edgeq.device.spec import Figure, KernelRate
 from edgeq.scheme import Grid
 
@@ -73,27 +73,27 @@ class Times:
 
 
 def probe_models(
-    runtime: Any, exporter: str, target: str, kinds: Mapping[str, Grid], work: Work | None = None
+    runtime: Any, exporter: str, target: str, kinds: Sequence[str], work: Work | None = None
 ) -> list[KernelRate]:
     """The rates of a runtime on this machine, all physical cores working.
 
     Args:
         exporter: which writes for it.
         target: for the record, `openvino/cpu`.
-        kinds: the types of matrices by name. The first one is timed in every shape, the others as long as there is
-            time.
+        kinds: the types of matrices, as `probe_model.grid_named` knows them. The first one is timed in every shape, the
+            others as long as there is time.
 
     Raises:
         EdgeqError: the exporter's packages are missing.
     """
-    bench, names = _Bench(runtime, exporter, work or Work()), list(kinds)
+    bench, (first, *others) = _Bench(runtime, exporter, work or Work()), kinds
     end = time.perf_counter() + SECONDS
-    base = kinds[names[0]]
+    base = grid_named(first)
     wide, narrow, shallow = bench.wide(base), bench.narrow(base), bench.shallow(base)
-    found = taken_apart(names[0], wide, narrow, shallow)
-    for name in names[1:]:
+    found = taken_apart(first, wide, narrow, shallow)
+    for name in others:
         if time.perf_counter() < end:
-            found |= of_type(name, bench.wide(kinds[name]), found)
+            found |= of_type(name, bench.wide(grid_named(name)), found)
     return [KernelRate(target, name, figure) for name, figure in found.items()]
 
 
@@ -173,7 +173,7 @@ def taken_apart(name: str, wide: Times, narrow: Times, shallow: Times) -> dict[s
     found["layer"] = _figure(max(layer, 1e-6), "s", narrow.spread["decode"])
     found |= of_type(name, wide, found)
     slope, _ = _prefill(narrow, found["attention-prefill"].value)
-    found["prefill-narrow"] = _figure(2 * b.weights / slope, "FLOP/s", narrow.spread["prefill"])
+    found[f"narrow-{name}"] = _figure(2 * b.weights / slope, "FLOP/s", narrow.spread["prefill"])
     return found
 
 

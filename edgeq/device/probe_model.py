@@ -17,10 +17,20 @@ from edgeq.checkpoint.tensor import Parameters, QuantizedTensor, groups_of
 from edgeq.checkpoint.weights import Weight
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec, Rope
 from edgeq.model.tensors import TensorSpec, tensors
-from edgeq.scheme import Grid, Scheme
+from edgeq.scheme import F16, GGML_GRIDS, Grid, Scheme, int_grid
 
 POSITIONS = 4096
 VOCAB = 512  # so few that the head costs next to nothing
+
+
+def grid_named(kind: str) -> Grid:
+    """The grid of a type of matrices: `int4-g32`, `int8-row` (zero points are integers), `F16`, a block type `Q4_K`."""
+    if kind == "F16":
+        return F16
+    if kind in GGML_GRIDS:
+        return GGML_GRIDS[kind]
+    bits, _, group = kind.removeprefix("int").partition("-")
+    return int_grid(int(bits), -1 if group == "row" else int(group.removeprefix("g")))
 
 
 @dataclass(frozen=True, slots=True)
