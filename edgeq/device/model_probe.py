@@ -36,6 +36,7 @@ from edgeq.scheme import Grid
 SECONDS = 16.0  # after which no further type is begun
 _LEAST, _MOST = 48 << 20, 160 << 20  # bytes of a model's weights
 _BITS = 4.5  # of a weight of NARROW
+_BETWEEN = 0.5  # most of WIDE's time that can go to what is between its matrices: more is a disturbed measurement
 WIDE = Shape(hidden=1536, mlp=4096, heads=24, kv_heads=8, layers=1)
 NARROW = Shape(hidden=512, mlp=1536, heads=8, kv_heads=2, layers=1)
 SHALLOW = replace(NARROW, layers=4)
@@ -170,6 +171,7 @@ def taken_apart(name: str, wide: Times, narrow: Times, shallow: Times) -> dict[s
     # Two equations, seconds = weights * per weight + layers * per layer; their determinant is never 0: a block of
     # NARROW has fewer weights.
     layer = (t_narrow * a.weights - t_wide * b.weights) / (b.layers * a.weights - a.layers * b.weights)
+    layer = min(layer, _BETWEEN * t_wide / a.layers)
     found["layer"] = _figure(max(layer, 1e-6), "s", narrow.spread["decode"])
     found |= of_type(name, wide, found)
     slope, _ = _prefill(narrow, found["attention-prefill"].value)
@@ -181,7 +183,7 @@ def of_type(name: str, wide: Times, known: Mapping[str, Figure]) -> dict[str, Fi
     """The rates of one type of matrices, where `layer` and the attentions are known."""
     shape = wide.shape
     whole = _without_attention(wide, known["attention"].value)
-    matrices = max(whole - shape.layers * known["layer"].value, 0.2 * whole)
+    matrices = max(whole - shape.layers * known["layer"].value, (1 - _BETWEEN) * whole)
     slope, once = _prefill(wide, known["attention-prefill"].value)
     found = {
         f"decode-{name}": _figure(shape.weights / matrices, "weights/s", wide.spread["decode"]),
