@@ -29,7 +29,7 @@ from typing import Any
 from edgeq import registry
 from edgeq.device.cpu import last_cache_bytes, probe_cpu
 from edgeq.device.load import today
-from edgeq.device.probe_model import VOCAB, ProbeModel, Shape, grid_named
+from edgeq.device.probe_model import VOCAB, ProbeModel, Shape, grid_named, tokenizer
 from edgeq.device.spec import Figure, KernelRate
 from edgeq.scheme import Grid
 
@@ -74,7 +74,13 @@ class Times:
 
 
 def probe_models(
-    runtime: Any, exporter: str, target: str, kinds: Sequence[str], work: Work | None = None
+    runtime: Any,
+    exporter: str,
+    target: str,
+    kinds: Sequence[str],
+    *,
+    vocabulary: bool = False,
+    work: Work | None = None,
 ) -> list[KernelRate]:
     """The rates of a runtime on this machine, all physical cores working.
 
@@ -83,11 +89,13 @@ def probe_models(
         target: for the record, `openvino/cpu`.
         kinds: the types of matrices, as `probe_model.grid_named` knows them. The first one is timed in every shape, the
             others as long as there is time.
+        vocabulary: the exporter's file needs the tokenizer. It lies beside the others', which spares them the seconds
+            that converting it would take.
 
     Raises:
         EdgeqError: the exporter's packages are missing.
     """
-    bench, (first, *others) = _Bench(runtime, exporter, work or Work()), kinds
+    bench, (first, *others) = _Bench(runtime, exporter, work or Work(), vocabulary), kinds
     end = time.perf_counter() + SECONDS
     base = grid_named(first)
     wide, narrow, shallow = bench.wide(base), bench.narrow(base), bench.shallow(base)
@@ -101,8 +109,8 @@ def probe_models(
 class _Bench:
     """Makes models and times them."""
 
-    def __init__(self, runtime: Any, exporter: str, work: Work) -> None:
-        self._runtime, self._work = runtime, work
+    def __init__(self, runtime: Any, exporter: str, work: Work, vocabulary: bool) -> None:
+        self._runtime, self._work, self._vocabulary = runtime, work, vocabulary
         self._exporter = registry.exporter(exporter)
         self._bytes = work.weight_bytes or min(max(2 * last_cache_bytes(probe_cpu()), _LEAST), _MOST)
 
@@ -126,7 +134,10 @@ class _Bench:
 
     def _timed(self, shape: Shape, grid: Grid, contexts: Sequence[int], prompts: Sequence[int]) -> Times:
         with tempfile.TemporaryDirectory(prefix="edgeq-probe-") as folder:
-            artifact = self._exporter.export(ProbeModel(shape, grid), Path(folder) / "model")
+            model = ProbeModel(shape, grid, vocabulary=self._vocabulary)
+            artifact = self._exporter.export(model, Path(folder) / "model")
+            if not self._vocabulary:
+                (artifact.path / "tokenizer.json").write_bytes(tokenizer())
             with closing(self._runtime.open(artifact)) as session:
                 return timed(session, shape, contexts, prompts, self._work)
 

@@ -71,7 +71,9 @@ class ProbeModel:
         scheme: says so to the exporters.
     """
 
-    def __init__(self, shape: Shape, grid: Grid) -> None:
+    def __init__(self, shape: Shape, grid: Grid, *, vocabulary: bool = True) -> None:
+        """`vocabulary`: hand on a tokenizer."""
+        self._files = {"tokenizer.json": tokenizer()} if vocabulary else {}
         self.spec = shape.spec()
         self.scheme = Scheme("probe", "rtn", grid, grid)
         self._tensors = {t.name: t for t in tensors(self.spec)}
@@ -87,7 +89,7 @@ class ProbeModel:
         return self._made[shape]
 
     def tokenizer_files(self) -> dict[str, Any]:
-        return {"tokenizer.json": tokenizer()}
+        return dict(self._files)
 
 
 def _random(t: TensorSpec, grid: Grid) -> Weight:

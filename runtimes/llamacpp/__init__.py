@@ -95,7 +95,7 @@ class LlamaCppRuntime:
         """Rates from whole models, since llama.cpp's kernels are reached in no other way. About 20 seconds."""
         from edgeq.device.model_probe import probe_models
 
-        return probe_models(self, "gguf", "llamacpp/cpu", PROBED)
+        return probe_models(self, "gguf", "llamacpp/cpu", PROBED, vocabulary=True)
 
 
 def _engine(artifact: Artifact, tokenizer: Tokenizer, settings: OpenOptions) -> Engine:
