@@ -2,8 +2,8 @@
 
     python benchmarks/promises.py --model FOLDER --keep FOLDER [--only openvino,Q4_0] [--lengths 32,2000] [--refresh]
 
-Promised is the sum of what `edgeq profile` timed, never what benchmarks of the model have taught: the local store is not
-read. Measured is `edgeq bench`'s worker, in a process of its own. A ratio is measured over promised. "Others" is what
+Promised is the sum of what `edgeq profile` timed, never what benchmarks of the model have taught: the local store is
+not read. Measured is `edgeq bench`'s worker, in a process of its own. A ratio is measured over promised. "Others" is what
 other programs took of the machine meanwhile: above 0.15 a row says little.
 """
 
@@ -29,7 +29,7 @@ from edgeq.measure.bench import Workload, bench
 WAYS = {
     "onnxruntime int4": (("--scheme", "rtn-int4-g32"), ()),
     "openvino int4": (("--scheme", "rtn-int4-g32"), ("--to", "openvino")),
-    "openvino int4-g128": (("--scheme", "rtn-int4-g128"), ("--to", "openvino")),
+    "openvino g128": (("--scheme", "rtn-int4-g128"), ("--to", "openvino")),
     "llamacpp Q4_0": (("--grid", "gguf-q4_0"), ("--to", "gguf")),
     "llamacpp Q4_K_M": (("--grid", "gguf-q4_k_m"), ("--to", "gguf")),
     "llamacpp Q8_0": (("--grid", "gguf-q8_0"), ("--to", "gguf")),

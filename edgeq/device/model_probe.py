@@ -230,7 +230,8 @@ def _without_attention(times: Times, rate: float) -> float:
 def _prefill(times: Times, rate: float) -> tuple[float, float]:
     """Seconds of one more token of a prompt, and of what is done once for all of them, attention left out."""
     few, more = min(times.prefill), max(times.prefill)
-    short, long = (times.prefill[n] - times.shape.attention * n * n / 2 / rate for n in (few, more))
+    one = times.shape.attention / rate
+    short, long = (max(times.prefill[n] - one * n * n / 2, 0.2 * times.prefill[n]) for n in (few, more))
     slope = max((long - short) / (more - few), 0.2 * long / more)
     return slope, short - few * slope
 
