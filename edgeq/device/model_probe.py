@@ -20,8 +20,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from edgeq.scheme import Grid
 
 SECONDS = 16.0  # after which no further type is begun
 _LEAST, _MOST = 48 << 20, 160 << 20  # bytes of a model's weights
-_BITS = 4.5  # of a weight of NARROW
+_MOMENT = 0.03  # seconds that a prompt is repeated for in a round
 _BETWEEN = 0.5  # most of WIDE's time that can go to what is between its matrices: more is a disturbed measurement
 WIDE = Shape(hidden=1536, mlp=4096, heads=24, kv_heads=8, layers=1)
 NARROW = Shape(hidden=512, mlp=1536, heads=8, kv_heads=2, layers=1)
@@ -51,12 +51,12 @@ class Work:
         more: a prompt that is computed at once.
         many: tokens before those that are decoded where attention is to show.
         tokens: decoded each time.
-        repeats: of everything; the median counts.
+        repeats: of everything, twice that in the shapes of the first type; the median counts.
         weight_bytes: of a model, None: what the last cache does not hold.
     """
 
     few: int = 32
-    more: int = 160
+    more: int = 128
     many: int = 1024
     tokens: int = 16
     repeats: int = 3
@@ -97,9 +97,7 @@ def probe_models(
     """
     bench, (first, *others) = _Bench(runtime, exporter, work or Work(), vocabulary), kinds
     end = time.perf_counter() + SECONDS
-    base = grid_named(first)
-    wide, narrow, shallow = bench.wide(base), bench.narrow(base), bench.shallow(base)
-    found = taken_apart(first, wide, narrow, shallow)
+    found = taken_apart(first, *bench.base(grid_named(first)))
     for name in others:
         if time.perf_counter() < end:
             found |= of_type(name, bench.wide(grid_named(name)), found)
@@ -114,63 +112,94 @@ class _Bench:
         self._exporter = registry.exporter(exporter)
         self._bytes = work.weight_bytes or min(max(2 * last_cache_bytes(probe_cpu()), _LEAST), _MOST)
 
+    def base(self, grid: Grid) -> tuple[Times, Times, Times]:
+        """Of `WIDE`, `NARROW` and `SHALLOW`, in turns: what slows the machine for a while then slows all of them."""
+        shapes = (self._filled(WIDE, grid.bits + 0.5), self._filled(NARROW, grid.bits + 0.5), SHALLOW)
+        with ExitStack() as stack:
+            runs = [Run(stack.enter_context(self._opened(shape, grid)), shape, self._work) for shape in shapes]
+            for _ in range(2 * self._work.repeats):
+                for run in runs:
+                    run.round()
+            for _ in range(self._work.repeats):
+                runs[-1].long_round()
+            wide, narrow, shallow = (run.times() for run in runs)
+        return wide, narrow, shallow
+
     def wide(self, grid: Grid) -> Times:
-        return self._timed(self._filled(WIDE, grid.bits + 0.5), grid, (self._work.few,), self._prompts)
-
-    def narrow(self, grid: Grid) -> Times:
-        return self._timed(self._filled(NARROW, _BITS), grid, (self._work.few,), self._prompts)
-
-    def shallow(self, grid: Grid) -> Times:
-        work = self._work
-        return self._timed(SHALLOW, grid, (work.few, work.many), (*self._prompts, work.many))
-
-    @property
-    def _prompts(self) -> tuple[int, ...]:
-        return self._work.few, self._work.more
+        shape = self._filled(WIDE, grid.bits + 0.5)
+        with self._opened(shape, grid) as session:
+            run = Run(session, shape, self._work)
+            for _ in range(self._work.repeats):
+                run.round()
+        return run.times()
 
     def _filled(self, shape: Shape, bits: float) -> Shape:
         """So many layers that no cache holds them."""
         return replace(shape, layers=max(1, round(self._bytes * 8 / bits / shape.layer_weights)))
 
-    def _timed(self, shape: Shape, grid: Grid, contexts: Sequence[int], prompts: Sequence[int]) -> Times:
+    @contextmanager
+    def _opened(self, shape: Shape, grid: Grid) -> Iterator[Any]:
+        """A session of the runtime over a model whose files are gone when it ends."""
         with tempfile.TemporaryDirectory(prefix="edgeq-probe-") as folder:
             model = ProbeModel(shape, grid, vocabulary=self._vocabulary)
             artifact = self._exporter.export(model, Path(folder) / "model")
             if not self._vocabulary:
                 (artifact.path / "tokenizer.json").write_bytes(tokenizer())
             with closing(self._runtime.open(artifact)) as session:
-                return timed(session, shape, contexts, prompts, self._work)
+                yield session
 
 
-def timed(session: Any, shape: Shape, contexts: Sequence[int], prompts: Sequence[int], work: Work) -> Times:
-    """Decode after each of `contexts` and read each of `prompts`, after a warm-up."""
-    made = Times(shape)
-    _answer(session, work.few, work.tokens, seed=0)
-    for length in prompts:
-        runs = [_answer(session, length, 1, seed=1 + i).prefill_s for i in range(work.repeats)]
-        made.prefill[length], made.spread["prefill"] = _middle(runs)
-    for length in contexts:
-        _answer(session, length, 1, seed=0)
-        runs = []
-        for _ in range(work.repeats):
-            stats = _answer(session, length, work.tokens, seed=0, reuse=True)
-            runs.append(stats.decode_s / max(1, stats.new_tokens - 1))
-        at = length + work.tokens // 2
-        made.decode[at], made.spread["decode"] = _middle(runs)
-    return made
+class Run:
+    """One model that is timed, round by round, after a warm-up."""
+
+    def __init__(self, session: Any, shape: Shape, work: Work) -> None:
+        self._session, self._shape, self._work = session, shape, work
+        self._decode: dict[int, list[float]] = {}
+        self._prefill: dict[int, list[float]] = {}
+        self._answer(work.few, work.tokens)
+
+    def round(self) -> None:
+        """A short and a longer prompt, several times if that takes no time, and tokens after the short one."""
+        for length in (self._work.few, self._work.more):
+            self._read(length)
+        self._write(self._work.few)
+
+    def long_round(self) -> None:
+        """A prompt at which attention shows, and tokens after it."""
+        self._read(self._work.many)
+        self._write(self._work.many)
+
+    def times(self) -> Times:
+        """The medians."""
+        decode = {n: statistics.median(runs) for n, runs in self._decode.items()}
+        prefill = {n: statistics.median(runs) for n, runs in self._prefill.items()}
+        spread = {"decode": _spread(self._decode.values()), "prefill": _spread(self._prefill.values())}
+        return Times(self._shape, decode, prefill, spread)
+
+    def _read(self, length: int) -> None:
+        runs, end = self._prefill.setdefault(length, []), time.perf_counter() + _MOMENT
+        while True:
+            runs.append(self._answer(length, 1, seed=len(runs)).prefill_s)
+            if time.perf_counter() > end:
+                return
+
+    def _write(self, length: int) -> None:
+        self._answer(length, 1)
+        stats = self._answer(length, self._work.tokens, reuse=True)
+        at = length + self._work.tokens // 2
+        self._decode.setdefault(at, []).append(stats.decode_s / max(1, stats.new_tokens - 1))
+
+    def _answer(self, length: int, new: int, *, seed: int = 0, reuse: bool = False) -> Any:
+        """The statistics of one greedy answer; `reuse`: the prompt is in the cache already."""
+        ids = [(i * 2_654_435_761 + (seed + 1) * 40_503) % VOCAB for i in range(length)]
+        for _ in self._session.stream(ids, max_tokens=new, temperature=0.0, reuse=reuse):
+            pass
+        return self._session.stats
 
 
-def _answer(session: Any, length: int, new: int, *, seed: int, reuse: bool = False) -> Any:
-    """The statistics of one greedy answer; `reuse`: the prompt is in the cache already."""
-    ids = [(i * 2_654_435_761 + (seed + 1) * 40_503) % VOCAB for i in range(length)]
-    for _ in session.stream(ids, max_tokens=new, temperature=0.0, reuse=reuse):
-        pass
-    return session.stats
-
-
-def _middle(runs: Sequence[float]) -> tuple[float, float]:
-    middle = statistics.median(runs)
-    return middle, (max(runs) - min(runs)) / 2 / middle if middle else 0.0
+def _spread(runs: Iterable[Sequence[float]]) -> float:
+    """The largest half range over the median."""
+    return max((max(r) - min(r)) / 2 / statistics.median(r) for r in runs if statistics.median(r))
 
 
 def taken_apart(name: str, wide: Times, narrow: Times, shallow: Times) -> dict[str, Figure]:
