@@ -14,7 +14,7 @@ import pytest
 from edgeq import registry
 from edgeq.checkpoint.tensor import QuantizedTensor
 from edgeq.device import model_probe
-from edgeq.device.model_probe import NARROW, SHALLOW, WIDE, Times, Work, of_type, probe_models, taken_apart, timed
+from edgeq.device.model_probe import NARROW, SHALLOW, WIDE, Run, Times, Work, of_type, probe_models, taken_apart
 from edgeq.device.probe_model import VOCAB, ProbeModel, Shape, grid_named
 from edgeq.device.spec import Figure
 
@@ -107,26 +107,37 @@ class Session:
     def stream(self, ids: Sequence[int], *, max_tokens: int, temperature: float, reuse: bool) -> Iterator[str]:
         assert temperature == 0.0 and all(0 <= i < VOCAB for i in ids)
         self.asked.append((len(ids), max_tokens, reuse))
-        late = len(self.asked) == 3  # other work came between
+        late = len(self.asked) == 3  # other work came between: at the second prompt, read once
         self.stats = SimpleNamespace(
             prefill_s=len(ids) * (1.0 if late else 0.01), decode_s=0.02 * (max_tokens - 1), new_tokens=max_tokens
         )
         yield "a"
 
 
-def test_the_median_counts_and_the_spread_is_told() -> None:
+def test_the_median_counts_and_the_spread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_probe, "_MOMENT", -1.0)  # one prompt a round
     session = Session()
-    found = timed(session, NARROW, (32,), (32, 160), Work())
-    assert found.prefill == {32: pytest.approx(0.32), 160: pytest.approx(1.6)}
+    run = Run(session, NARROW, Work())
+    assert session.asked == [(32, 16, False)]  # the warm-up
+    for _ in range(3):
+        run.round()
+    found = run.times()
+    assert found.prefill == {32: pytest.approx(0.32), 128: pytest.approx(1.28)}
     assert found.decode == {40: pytest.approx(0.02)}
-    assert found.spread["decode"] == pytest.approx(0.0)
-    assert session.asked[0] == (32, 16, False)  # the warm-up
+    assert found.spread == {"decode": pytest.approx(0.0), "prefill": pytest.approx(99 / 2)}
     assert session.asked.count((32, 16, True)) == 3
+
+
+def test_a_long_round_reads_and_writes_where_attention_shows() -> None:
+    run = Run(Session(), NARROW, Work())
+    run.long_round()
+    found = run.times()
+    assert set(found.prefill) == {1024} and set(found.decode) == {1032}
 
 
 def test_types_beyond_the_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     wide, narrow, shallow = models()
-    bench = SimpleNamespace(wide=lambda grid: wide, narrow=lambda grid: narrow, shallow=lambda grid: shallow)
+    bench = SimpleNamespace(wide=lambda grid: wide, base=lambda grid: (wide, narrow, shallow))
     monkeypatch.setattr(model_probe, "_Bench", lambda *_: bench)
     kinds = ("Q4_0", "Q8_0")
     both = probe_models(None, "gguf", "llamacpp/cpu", kinds)
@@ -149,6 +160,8 @@ def test_every_type_is_timed_on_the_installed_runtime(
     monkeypatch.setattr(model_probe, "SHALLOW", Shape(hidden=64, mlp=64, heads=1, kv_heads=1, layers=1))
     monkeypatch.setattr(model_probe, "Work", lambda: SMALLEST)
     monkeypatch.setattr(model_probe, "SECONDS", math.inf)
+    # llama.cpp's threads wait for each other by spinning: beside other tests two take far longer than one.
+    monkeypatch.setattr("edgeq.runtimes.llamacpp.engine.probe_cpu", lambda: SimpleNamespace(cores=1))
     rates = {k.kernel: k.figure for k in made.probe()}
     assert all(math.isfinite(f.value) and f.value > 0 and f.basis == "measured" for f in rates.values())
     assert {"layer", "attention", "attention-prefill"} <= set(rates)
