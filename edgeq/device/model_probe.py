@@ -33,7 +33,7 @@ from edgeq.device.probe_model import VOCAB, ProbeModel, Shape, grid_named, token
 from edgeq.device.spec import Figure, KernelRate
 from edgeq.scheme import Grid
 
-SECONDS = 16.0  # after which no further type is begun
+SECONDS = 17.0  # after which no further type is begun
 _LEAST, _MOST = 48 << 20, 160 << 20  # bytes of a model's weights
 _MOMENT = 0.03  # seconds that a prompt is repeated for in a round
 _BETWEEN = 0.5  # most of WIDE's time that can go to what is between its matrices: more is a disturbed measurement
@@ -49,9 +49,10 @@ class Work:
     Attributes:
         few: tokens before those that are decoded, and the shortest prompt.
         more: a prompt that is computed at once.
-        many: tokens before those that are decoded where attention is to show.
+        many: tokens before those that are decoded where attention is to show, of whole passes of the runtimes' sessions
+            (512) and their double, so that two prompts differ by nothing but their attention.
         tokens: decoded each time.
-        repeats: of everything, twice that in the shapes of the first type; the median counts.
+        repeats: of everything, one more in the shapes of the first type; the median counts.
         weight_bytes: of a model, None: what the last cache does not hold.
     """
 
@@ -117,7 +118,7 @@ class _Bench:
         shapes = (self._filled(WIDE, grid.bits + 0.5), self._filled(NARROW, grid.bits + 0.5), SHALLOW)
         with ExitStack() as stack:
             runs = [Run(stack.enter_context(self._opened(shape, grid)), shape, self._work) for shape in shapes]
-            for _ in range(2 * self._work.repeats):
+            for _ in range(self._work.repeats + 1):
                 for run in runs:
                     run.round()
             for _ in range(self._work.repeats):
@@ -165,7 +166,8 @@ class Run:
         self._write(self._work.few)
 
     def long_round(self) -> None:
-        """A prompt at which attention shows, and tokens after it."""
+        """Prompts at which attention shows, and tokens after the longer one."""
+        self._read(self._work.many // 2)
         self._read(self._work.many)
         self._write(self._work.many)
 
@@ -240,12 +242,10 @@ def _attention(shallow: Times) -> dict[str, Figure]:
     step = max(shallow.decode[many] - shallow.decode[few], 0.01 * shallow.decode[few])
     one = shallow.shape.attention
     found = {"attention": _figure(one * (many - few) / step, "MAC/s", shallow.spread["decode"])}
-    short, middle, long = sorted(shallow.prefill)
-    # What is beyond a straight line through the shorter prompts; a prompt of n tokens sees n^2 / 2.
-    line = (shallow.prefill[middle] - shallow.prefill[short]) / (middle - short)
-    bent = shallow.prefill[long] - shallow.prefill[middle] - line * (long - middle)
-    squares = ((long**2 - middle**2) - (middle + short) * (long - middle)) / 2
-    seconds = max(bent, 0.01 * shallow.prefill[long])
+    # Of two prompts, one twice as long: what it takes beyond twice the time. A prompt of n tokens sees n^2 / 2.
+    half, long = sorted(shallow.prefill)[-2:]
+    seconds = max(shallow.prefill[long] - long / half * shallow.prefill[half], 0.01 * shallow.prefill[long])
+    squares = long * (long - half) / 2
     found["attention-prefill"] = _figure(one * squares / seconds, "MAC/s", shallow.spread["prefill"])
     return found
 

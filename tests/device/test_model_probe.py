@@ -24,16 +24,23 @@ SPREAD = {"decode": 0.05, "prefill": 0.03}
 SMALLEST = Work(few=4, more=8, many=16, tokens=2, repeats=1, weight_bytes=1)
 
 
-def times(shape: Shape, contexts: Sequence[int], prompts: Sequence[int], weight: float = WEIGHT) -> Times:
+def times(
+    shape: Shape, contexts: Sequence[int], prompts: Sequence[int], weight: float = WEIGHT, passes: bool = False
+) -> Times:
     """Of a runtime whose seconds are the sum that the module tells."""
     decode = {n: shape.weights * weight + shape.layers * LAYER + shape.attention * n * MAC for n in contexts}
-    prefill = {n: shape.weights * (2 * n * FLOP + ONCE) + shape.attention * n * n / 2 * PAIR for n in prompts}
+    each = {n: ONCE * (math.ceil(n / 512) if passes else 1) for n in prompts}
+    prefill = {n: shape.weights * (2 * n * FLOP + each[n]) + shape.attention * n * n / 2 * PAIR for n in prompts}
     return Times(shape, decode, prefill, dict(SPREAD))
 
 
 def models() -> tuple[Times, Times, Times]:
     wide, narrow = replace(WIDE, layers=5), replace(NARROW, layers=40)
-    return times(wide, [40], [32, 160]), times(narrow, [40], [32, 160]), times(SHALLOW, [40, 1032], [32, 160, 1024])
+    return (
+        times(wide, [40], [32, 160]),
+        times(narrow, [40], [32, 160]),
+        times(SHALLOW, [40, 1032], [32, 160, 512, 1024], passes=True),
+    )
 
 
 def test_a_sum_is_taken_apart_into_what_it_was_made_of() -> None:
@@ -132,7 +139,7 @@ def test_a_long_round_reads_and_writes_where_attention_shows() -> None:
     run = Run(Session(), NARROW, Work())
     run.long_round()
     found = run.times()
-    assert set(found.prefill) == {1024} and set(found.decode) == {1032}
+    assert set(found.prefill) == {512, 1024} and set(found.decode) == {1032}
 
 
 def test_types_beyond_the_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
