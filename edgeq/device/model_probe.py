@@ -89,7 +89,7 @@ def probe_models(
         exporter: which writes for it.
         target: for the record, `openvino/cpu`.
         kinds: the types of matrices, as `probe_model.grid_named` knows them. The first one is timed in every shape, the
-            others as long as there is time.
+            second (of embeddings and heads) in `WIDE`, the others too as long as there is time.
         vocabulary: the exporter's file needs the tokenizer. It lies beside the others', which spares them the seconds
             that converting it would take.
 
@@ -99,8 +99,8 @@ def probe_models(
     bench, (first, *others) = _Bench(runtime, exporter, work or Work(), vocabulary), kinds
     end = time.perf_counter() + SECONDS
     found = taken_apart(first, *bench.base(grid_named(first)))
-    for name in others:
-        if time.perf_counter() < end:
+    for i, name in enumerate(others):
+        if i == 0 or time.perf_counter() < end:
             found |= of_type(name, bench.wide(grid_named(name)), found)
     return [KernelRate(target, name, figure) for name, figure in found.items()]
 
@@ -115,7 +115,7 @@ class _Bench:
 
     def base(self, grid: Grid) -> tuple[Times, Times, Times]:
         """Of `WIDE`, `NARROW` and `SHALLOW`, in turns: what slows the machine for a while then slows all of them."""
-        shapes = (self._filled(WIDE, grid.bits + 0.5), self._filled(NARROW, grid.bits + 0.5), SHALLOW)
+        shapes = (self._filled(WIDE, grid.bits + 0.5), self._filled(NARROW, (grid.bits + 0.5) / 0.8), SHALLOW)
         with ExitStack() as stack:
             runs = [Run(stack.enter_context(self._opened(shape, grid)), shape, self._work) for shape in shapes]
             for _ in range(self._work.repeats + 1):

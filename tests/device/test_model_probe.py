@@ -146,11 +146,11 @@ def test_types_beyond_the_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> 
     wide, narrow, shallow = models()
     bench = SimpleNamespace(wide=lambda grid: wide, base=lambda grid: (wide, narrow, shallow))
     monkeypatch.setattr(model_probe, "_Bench", lambda *_: bench)
-    kinds = ("Q4_0", "Q8_0")
+    kinds = ("Q4_0", "Q8_0", "Q4_K")
     both = probe_models(None, "gguf", "llamacpp/cpu", kinds)
     monkeypatch.setattr(model_probe, "SECONDS", -1.0)
     first = probe_models(None, "gguf", "llamacpp/cpu", kinds)
-    assert {k.kernel for k in both} - {k.kernel for k in first} == {"decode-Q8_0", "prefill-Q8_0", "chunk-Q8_0"}
+    assert {k.kernel for k in both} - {k.kernel for k in first} == {"decode-Q4_K", "prefill-Q4_K", "chunk-Q4_K"}
     assert all(k.target == "llamacpp/cpu" and k.figure.basis == "measured" for k in both)
 
 
