@@ -33,7 +33,7 @@ from edgeq.device.probe_model import VOCAB, ProbeModel, Shape, grid_named, token
 from edgeq.device.spec import Figure, KernelRate
 from edgeq.scheme import Grid
 
-SECONDS = 17.0  # after which no further type is begun
+SECONDS = 15.0  # after which no further type is begun
 _LEAST, _MOST = 48 << 20, 160 << 20  # bytes of a model's weights
 _MOMENT = 0.03  # seconds that a prompt is repeated for in a round
 _BETWEEN = 0.5  # most of WIDE's time that can go to what is between its matrices: more is a disturbed measurement
