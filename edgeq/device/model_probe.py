@@ -266,4 +266,4 @@ def _prefill(times: Times, rate: float) -> tuple[float, float]:
 
 
 def _figure(value: float, unit: str, spread: float) -> Figure:
-    return Figure(value, unit, "measured", "whole models of random weights", round(spread, 3), today())
+    return Figure(value, unit, "measured", "small models", round(spread, 3), today())
