@@ -58,7 +58,7 @@ class Work:
 
     few: int = 32
     more: int = 128
-    many: int = 1024
+    many: int = 2048
     tokens: int = 12
     repeats: int = 3
     weight_bytes: int | None = None

@@ -139,7 +139,7 @@ def test_a_long_round_reads_and_writes_where_attention_shows() -> None:
     run = Run(Session(), NARROW, Work())
     run.long_round()
     found = run.times()
-    assert set(found.prefill) == {512, 1024} and set(found.decode) == {1030}
+    assert set(found.prefill) == {1024, 2048} and set(found.decode) == {2054}
 
 
 def test_types_beyond_the_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
