@@ -86,7 +86,7 @@ class Runtime(Protocol):
     def open(self, artifact: Artifact, **options: Any) -> Session: ...
 
     def probe(self) -> list[KernelRate]:
-        """Measure this runtime's kernels on this machine: the basis of expected speeds. Under two seconds."""
+        """Measure this runtime's kernels on this machine: the basis of expected speeds. Under 20 seconds on a PC."""
         ...
 
 

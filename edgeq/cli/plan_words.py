@@ -210,7 +210,11 @@ def speed_lines(plan: Plan, c: Candidate) -> Iterator[tuple[str, str]]:
         )
     if c.expected:
         yield "expected", f"{speed(c.expected.tps)}{together} ({c.expected.basis}): {c.expected.detail}"
-    if bound.prefill_tps and bound.ttft_s:
+    if c.expected_prompt:
+        seconds = _seconds(bound.prompt / c.expected_prompt.tps)
+        first = f"the first word of {tokens(bound.prompt)} of prompt takes {seconds}"
+        yield "prompt", f"{speed(c.expected_prompt.tps)} ({c.expected_prompt.basis}): {first}"
+    elif bound.prefill_tps and bound.ttft_s:
         first = f"the first word of {bound.prompt} tokens of prompt takes {_seconds(bound.ttft_s)} or more"
         yield "prompt", f"at most {speed(bound.prefill_tps)}: {first}"
     for reason in bound.missing:

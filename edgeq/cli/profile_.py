@@ -47,5 +47,7 @@ def _device(ref: str, *, adb: bool, refresh: bool, quiet: bool) -> Device:
 
     from edgeq.device import profile_device
 
-    with Console(stderr=True, quiet=quiet).status("Measuring this machine, a few seconds ..."):
-        return profile_device(refresh=refresh, quick=False)
+    with Console(stderr=True, quiet=quiet).status("Measuring this machine ...") as shown:
+        return profile_device(
+            refresh=refresh, quick=False, say=lambda what: shown.update(f"Measuring {what}, up to a minute in all ...")
+        )

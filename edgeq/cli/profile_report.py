@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -59,15 +60,13 @@ def _rows(device: Device) -> Iterator[Row]:
 
 
 def _kernel_rows(kernels: Sequence[KernelRate]) -> Iterator[Row]:
-    """Each runtime's kernels under its name, in columns."""
+    """Each runtime's kernels under its name, in columns; how they were timed beside the first."""
     width = max(len(kernel.kernel) for kernel in kernels)
     shown = ""
     for kernel in kernels:
-        label, shown = ("" if kernel.target == shown else escape(kernel.target)), kernel.target
-        yield (
-            label,
-            f"{escape(kernel.kernel):{width}}  [bold]{quantity(kernel.figure)}[/] [dim]{kernel.figure.basis}[/]",
-        )
+        first, shown = kernel.target != shown, kernel.target
+        said = figure(kernel.figure if first else replace(kernel.figure, source=""))
+        yield escape(kernel.target) if first else "", f"{escape(kernel.kernel):{width}}  {said}"
 
 
 def _cpu_rows(cpu: Cpu) -> Iterator[Row]:

@@ -136,7 +136,9 @@ class _Walk:
 
     def profile(self) -> Device:
         with self._step("profile") as (_, told):
-            device = profile_device(quick=False)  # with the runtime's kernels: the plan rests on them
+            device = profile_device(
+                quick=False, runtimes=(TARGET.split("/")[0],)
+            )  # its kernels: the plan rests on them
             speed = device.memory.read_bandwidth
             reads = f", reads {speed.value / 1e9:.0f} GB/s" if speed else ""
             told.what = f"{device.cpu.name}, {device.cpu.threads} threads, {_gib(device)} GiB{reads}"

@@ -17,14 +17,14 @@ from edgeq.files import write_json
 from edgeq.jsonable import from_json, to_json
 from edgeq.store import cache_home
 
-VERSION = 1  # raise it when a measurement changes its meaning: older files are then measured anew
+VERSION = 2  # raise it when a measurement changes its meaning: older files are then measured anew
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Measurements that take time, and the machine they are of.
 
-    `complete` says that every installed runtime and vendor library has been asked, which only a full profile does.
+    `complete` says that the vendors' libraries and the runtimes named in `asked` were, which only a full profile does.
     """
 
     fingerprint: dict[str, str]
@@ -36,6 +36,7 @@ class Measured:
     kernels: tuple[KernelRate, ...] = ()
     accelerators: tuple[Accelerator, ...] = ()  # those that only a vendor's library describes
     notes: tuple[str, ...] = ()  # what made the measurement doubtful
+    asked: tuple[str, ...] = ()  # runtimes that were to measure their kernels, also those that could not
     complete: bool = False
 
 

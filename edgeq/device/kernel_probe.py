@@ -1,4 +1,4 @@
-"""Run the installed runtimes' probes in a process of their own: `python -m edgeq.device.kernel_probe`.
+"""Run the installed runtimes' probes in a process of their own: `python -m edgeq.device.kernel_probe NAME...`.
 
 The profiling process thereby never imports a runtime, and a runtime that crashes or hangs takes nothing with it.
 Each finished probe is one JSON line on standard output, so that what came before a time limit is not lost.
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +23,17 @@ from edgeq.jsonable import from_json, to_json
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """`complete` is False when the time was up before every runtime had answered."""
+    """`complete` is False when the time was up before every runtime had answered; `asked` are those that had."""
 
     kernels: tuple[KernelRate, ...] = ()
     accelerators: tuple[Accelerator, ...] = ()
+    asked: tuple[str, ...] = ()
     complete: bool = True
 
 
-def probe_kernels(timeout: float) -> Probed:
-    """Kernel rates of the installed runtimes, and what OpenVINO knows of GPUs and NPUs."""
-    command = [sys.executable, "-P", "-m", "edgeq.device.kernel_probe"]  # -P: see edgeq.measure.process
+def probe_kernels(timeout: float, runtimes: Sequence[str]) -> Probed:
+    """Kernel rates of these runtimes, and what OpenVINO knows of GPUs and NPUs."""
+    command = [sys.executable, "-P", "-m", "edgeq.device.kernel_probe", *runtimes]  # -P: see edgeq.measure.process
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, env=quiet)
@@ -46,6 +48,7 @@ def parse_lines(output: bytes, *, complete: bool) -> Probed:
     """What the lines of the probe say; a line that is cut off or comes from a library is skipped."""
     kernels: list[KernelRate] = []
     accelerators: list[Accelerator] = []
+    asked: list[str] = []
     for line in output.decode(errors="replace").splitlines():
         try:
             part = from_json(Probed, json.loads(line))
@@ -53,7 +56,8 @@ def parse_lines(output: bytes, *, complete: bool) -> Probed:
             continue
         kernels += part.kernels
         accelerators += part.accelerators
-    return Probed(tuple(kernels), tuple(accelerators), complete)
+        asked += part.asked
+    return Probed(tuple(kernels), tuple(accelerators), tuple(asked), complete)
 
 
 def runtime_rates(name: str) -> tuple[KernelRate, ...]:
@@ -68,9 +72,9 @@ def runtime_rates(name: str) -> tuple[KernelRate, ...]:
         return ()
 
 
-def main() -> None:
-    for name in registry.names("edgeq.runtimes"):
-        _say(Probed(kernels=runtime_rates(name)))
+def main(runtimes: Sequence[str]) -> None:
+    for name in runtimes:
+        _say(Probed(kernels=runtime_rates(name), asked=(name,)))
     _say(Probed(accelerators=tuple(accelerator_from_openvino(values) for values in openvino_properties())))
 
 
@@ -79,4 +83,4 @@ def _say(probed: Probed) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from edgeq import registry
 from edgeq.device import cache
 from edgeq.device.accelerators import probe_accelerators
 from edgeq.device.cache import Measured
@@ -19,28 +20,36 @@ from edgeq.device.spec import Cpu, Device, Memory
 
 Say = Callable[[str], None]
 Standing = Literal["none", "quick", "full"]
-PROBE_SECONDS = 60.0  # for all runtimes together; each should take two
+PROBE_SECONDS = 180.0  # for all runtimes together; each should take 20 at most, on a slow machine it takes longer
 DOUBTFUL_SPREAD = 0.25
 
 
-def profile_device(*, refresh: bool = False, quick: bool = True, say: Say = lambda _: None) -> Device:
+def profile_device(
+    *,
+    refresh: bool = False,
+    quick: bool = True,
+    runtimes: Collection[str] | None = None,
+    say: Say = lambda _: None,
+) -> Device:
     """Describe and measure this machine. Measurements are kept in the user's cache folder, or `EDGEQ_HOME`.
 
     Args:
         refresh: measure again even when there is a kept measurement of this machine.
         quick: under two seconds in all, without the runtimes' kernels unless they are kept from before. Otherwise
             longer windows, every installed runtime's probe and the vendors' libraries; a kept measurement that was
-            doubtful is then repeated and the sounder one kept.
+            doubtful is then repeated and the sounder one kept, and a runtime that came since is asked.
+        runtimes: whose kernels are wanted, where installed, when not `quick`; None: all.
         say: told what is measured, of a long measurement.
     """
     cpu, memory = probe_cpu(), machine_memory()
     mark = cache.fingerprint(cpu, memory)
     measured = None if refresh else cache.read(mark)
+    wanted = () if quick else _installed(runtimes)
     if measured is None:
-        measured = measure_quickly(cpu, memory, mark) if quick else measure_fully(cpu, memory, mark, say)
+        measured = measure_quickly(cpu, memory, mark) if quick else measure_fully(cpu, memory, mark, wanted, say)
         cache.write(measured)
-    elif not quick and not (measured.complete and not measured.notes):
-        measured = improved(measured, cpu, memory, say)
+    elif not quick and (measured.notes or not _asked(measured, wanted)):
+        measured = improved(measured, cpu, memory, wanted, say)
         cache.write(measured)
     return assemble(cpu, memory, measured)
 
@@ -53,7 +62,7 @@ def glimpse() -> tuple[Device, Standing]:
     cpu, memory = probe_cpu(), machine_memory()
     mark = cache.fingerprint(cpu, memory)
     kept = cache.read(mark)
-    standing: Standing = "none" if kept is None else "full" if kept.complete else "quick"
+    standing: Standing = "none" if kept is None else "full" if _asked(kept, _installed()) else "quick"
     return assemble(cpu, memory, kept or Measured(mark, "", 0.0)), standing
 
 
@@ -72,23 +81,32 @@ def measure_quickly(cpu: Cpu, memory: Memory, mark: dict[str, str]) -> Measured:
     return measure(cpu, memory, mark, bandwidth_seconds=0.7, matmul_seconds=0.1)
 
 
-def measure_fully(cpu: Cpu, memory: Memory, mark: dict[str, str], say: Say = lambda _: None) -> Measured:
+def measure_fully(cpu: Cpu, memory: Memory, mark: dict[str, str], runtimes: Sequence[str], say: Say) -> Measured:
     say("how fast memory is read, how fast numbers are multiplied")
     made = measure(cpu, memory, mark, bandwidth_seconds=3.0, matmul_seconds=0.5)
-    say("the kernels of the installed runtimes")
-    return with_kernels(made)
+    return with_kernels(made, runtimes, say)
 
 
-def improved(kept: Measured, cpu: Cpu, memory: Memory, say: Say = lambda _: None) -> Measured:
-    """A kept measurement, repeated where it was doubtful, with the runtimes' kernels where they were not asked yet."""
+def improved(kept: Measured, cpu: Cpu, memory: Memory, runtimes: Sequence[str], say: Say) -> Measured:
+    """A kept measurement, repeated where it was doubtful, with the kernels of runtimes that were not asked yet."""
+    everyone = tuple(dict.fromkeys((*kept.asked, *runtimes)))
     if kept.notes:
-        again = measure_fully(cpu, memory, kept.fingerprint, say)
-        if len(again.notes) < len(kept.notes) or again.load <= kept.load or not kept.complete:
+        again = measure_fully(cpu, memory, kept.fingerprint, everyone, say)
+        if len(again.notes) < len(kept.notes) or again.load <= kept.load or not _asked(kept, runtimes):
             return again
-    if kept.complete:
+    if _asked(kept, runtimes):
         return kept
-    say("the kernels of the installed runtimes")
-    return with_kernels(kept)
+    return with_kernels(kept, [name for name in everyone if name not in kept.asked], say)
+
+
+def _installed(runtimes: Collection[str] | None = None) -> tuple[str, ...]:
+    """The runtimes that work here, of these."""
+    found = registry.runtimes()
+    return tuple(name for name, lacks in found.items() if lacks is None and (runtimes is None or name in runtimes))
+
+
+def _asked(measured: Measured, runtimes: Collection[str]) -> bool:
+    return measured.complete and set(runtimes) <= set(measured.asked)
 
 
 def measure(
@@ -118,19 +136,23 @@ def measure(
     )
 
 
-def with_kernels(measured: Measured) -> Measured:
-    """The same with what the installed runtimes' probes measured and what the vendors' libraries told."""
+def with_kernels(measured: Measured, runtimes: Sequence[str], say: Say) -> Measured:
+    """The same with what these runtimes' probes measured, in the place of what they did before, and with what the
+    vendors' libraries told."""
     from edgeq.device.kernel_probe import probe_kernels
 
+    say("the kernels of the installed runtimes")
     with OthersLoad() as others:
-        probed = probe_kernels(PROBE_SECONDS)
+        probed = probe_kernels(PROBE_SECONDS, runtimes)
     share = 0.0 if sys.platform == "win32" else round(others.share, 3)  # Windows counts the probe among the others
+    left = [k for k in measured.kernels if k.target.split("/")[0] not in runtimes]
     return replace(
         measured,
         load=max(measured.load, share),
-        kernels=probed.kernels,
+        kernels=(*left, *probed.kernels),
         accelerators=probed.accelerators,
         notes=measured.notes or doubts(share, None),
+        asked=(*(name for name in measured.asked if name not in runtimes), *probed.asked),
         complete=probed.complete,
     )
 

@@ -7,6 +7,8 @@ A decoding step of the exported graph is a sum of known parts, each timed alone 
             + sum over layers (what a block costs beside its weights + 2 * heads * head_dim * cached tokens / rate)
             + the loop around the graph
 
+OpenVINO and llama.cpp are timed on whole models instead: `edgeq.estimate.whole`.
+
 Measured rates hold both limits of the roofline, the memory's and the kernel's arithmetic, so no share of a ceiling is
 guessed. Where nothing was measured the prior share of the ceiling stands in (`edgeq.estimate.prior`).
 """
@@ -15,17 +17,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from edgeq.device.spec import Device
+from edgeq.estimate import whole
 from edgeq.estimate.ceiling import ceiling, prefill_flop
 from edgeq.estimate.onnx_file import block_size
 from edgeq.estimate.onnx_grids import on_kernels
+from edgeq.estimate.parts import Parts
 from edgeq.estimate.prior import Basis, Expected, prior_decode
 from edgeq.model.spec import MLP, Attention, Layer, ModelSpec
 from edgeq.scheme import Grid, Scheme
 
 BASIS: Basis = "kernels measured here"
+_WHOLE = "timed in small models"
 _BASE = "MatMulNBits-4-g32"
 _NEEDED = (
     _BASE,
@@ -47,39 +51,6 @@ _CHUNK = 128  # prompt tokens a run of the graph takes in edgeq's session
 _LOOP, _LOOP_LOGIT = 40e-6, 1.2e-10
 # A graph in steady work against the best runs of its kernels: median steps took 1.05 to 1.2 times as long.
 _STEADY = 1.1
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Seconds of one decoding step, by what they go to."""
-
-    matrices: float
-    head: float
-    attention: float
-    glue: float
-    loop: float
-
-    @property
-    def total(self) -> float:
-        return self.matrices + self.head + self.attention + self.glue + self.loop
-
-    def words(self) -> str:
-        """E.g. `matrices 4.1 ms, head 0.8, attention 0.5, nodes 0.9, loop 0.1`."""
-        named = {
-            "matrices": self.matrices,
-            "head": self.head,
-            "attention": self.attention,
-            "nodes": self.glue,
-            "loop": self.loop,
-        }
-        first, *rest = [f"{name} {_milliseconds(seconds)}" for name, seconds in named.items()]
-        return ", ".join([f"{first} ms", *rest])
-
-
-def _milliseconds(seconds: float) -> str:
-    """Two digits, never an exponent."""
-    value = 1000 * seconds
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def expected_decode(
@@ -105,10 +76,13 @@ def expected_prefill(
 ) -> Expected | None:
     """Expected prompt tokens/s for a prompt of `prompt` tokens, the head computed once.
 
-    From the matrix kernel's measured rate at 64 tokens; without it half the arithmetic ceiling; None when that is
-    unknown too.
+    From whole models that were timed here, or the matrix kernel's measured rate at 64 tokens; without them half the
+    arithmetic ceiling; None when that is unknown too.
     """
     rates = _rates(device, target)
+    if whole.describes(spec, scheme, rates):
+        seconds = whole.prefill_seconds(spec, scheme, rates, prompt=prompt) / _scale(device, threads)
+        return Expected(prompt / seconds, BASIS, f"{_WHOLE}: {1000 * seconds:.0f} ms for {prompt} tokens")
     rate = rates.get(f"{_BASE}-prefill")
     if rate is not None and _fits(spec, on_kernels(scheme), rates):
         seconds = prefill_flop(spec, prompt) / (rate * _scale(device, threads))
@@ -122,7 +96,10 @@ def decode_parts(
     device: Device, spec: ModelSpec, scheme: Scheme, target: str, *, context: int = 512, threads: int | None = None
 ) -> Parts | None:
     """Where a decoding step's time goes; None when this device's kernels were not measured or the graph has others."""
-    rates, scheme = _rates(device, target), on_kernels(scheme)
+    rates = _rates(device, target)
+    if whole.describes(spec, scheme, rates):
+        return whole.decode_parts(spec, scheme, rates, context=context).slowed(1 / _scale(device, threads))
+    scheme = on_kernels(scheme)
     if not _fits(spec, scheme, rates):
         return None
     slower = _STEADY / _scale(device, threads)

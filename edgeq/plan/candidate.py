@@ -21,6 +21,7 @@ class Candidate:
     capacity: bytes it may take; `footprint.total` above it does not fit.
     expected: tokens/s of all sequences together with the context full, and after a short prompt
         (`expected_short`); None when nothing is known.
+    expected_prompt: tokens/s of a prompt of `ceiling.prompt` tokens, where that rests on a measurement.
     not_yet: why edgeq can't make this artifact itself today; None when it can.
     reasons: why it ranks where it does, or why it is out; the first says it best.
     short: a few words for a table, of a rejected one.
@@ -40,6 +41,7 @@ class Candidate:
     reasons: tuple[str, ...] = ()
     short: str = ""
     offload: Offload | None = None
+    expected_prompt: Expected | None = None
 
     @property
     def fits(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgeq.device.spec import Device
@@ -13,6 +13,7 @@ from edgeq.estimate.formats import bits_per_weight
 from edgeq.estimate.needs import quantization_needs
 from edgeq.estimate.pool import Pool, pool
 from edgeq.estimate.prior import Expected
+from edgeq.estimate.speed import BASIS, expected_prefill
 from edgeq.model.spec import ModelSpec
 from edgeq.model.tensors import active_parameters, parameters
 from edgeq.plan.candidate import Candidate, Verdict
@@ -86,7 +87,7 @@ def make_plan(device: Device, spec: ModelSpec, request: Request, experience: Exp
         recommended=best,
         next_commands=next_commands(device, spec, best) if best else (),
         relief=() if fitting else tuple(relief(device, spec, request, rejected, _smaller(spec))),
-        notes=tuple(_notes(device, spec, request)),
+        notes=tuple(_notes(device, spec, request, fitting, best)),
     )
 
 
@@ -136,6 +137,7 @@ def judge(
         quality=expected_quality(spec, scheme),
         bits_per_weight=bits_per_weight(spec, scheme, target.name),
         not_yet=not_yet(spec, scheme, target.name),
+        expected_prompt=_prompt(device, spec, scheme, target.name, bound.prompt) if request.batch == 1 else None,
     )
     support = target.support(scheme, device)
     placed = _offloaded(candidate, device, spec, request, known)
@@ -144,9 +146,15 @@ def judge(
     return _verdict(placed, support, request, both(device, target.name, request.max_memory))
 
 
+def _prompt(device: Device, spec: ModelSpec, scheme: Scheme, target: str, tokens: int) -> Expected | None:
+    """What the runtime was measured to do here; of a prompt that was not, the ceiling says enough."""
+    found = expected_prefill(device, spec, scheme, target, prompt=tokens)
+    return found if found is not None and found.basis == BASIS else None
+
+
 def _slowed(expected: Expected | None) -> Expected | None:
-    """Kernels that unpack weights before they multiply move several times the bytes."""
-    if expected is None or expected.basis == "measured here":
+    """Kernels that unpack weights before they multiply move several times the bytes; what was timed shows that."""
+    if expected is None or expected.basis in ("measured here", BASIS):
         return expected
     return replace(expected, tps=SLOW * expected.tps, detail=f"{expected.detail}; a quarter: slow kernels")
 
@@ -275,7 +283,9 @@ def _smaller(spec: ModelSpec) -> Iterator[ModelSpec]:
     yield from sorted(below, key=parameters, reverse=True)
 
 
-def _notes(device: Device, spec: ModelSpec, request: Request) -> Iterator[str]:
+def _notes(
+    device: Device, spec: ModelSpec, request: Request, fitting: Sequence[Candidate], best: Candidate | None
+) -> Iterator[str]:
     if request.context > spec.max_positions:
         yield (
             f"--context {request.context:,} is beyond the {spec.max_positions:,} tokens this model was made for: "
@@ -286,5 +296,14 @@ def _notes(device: Device, spec: ModelSpec, request: Request) -> Iterator[str]:
             f"this file's weights are quantized already ({spec.source_dtype}): "
             "the loss given here comes on top of theirs"
         )
+    if best is not None and _guessed(best) and not all(_guessed(c) for c in fitting):
+        yield (
+            f"the speed of {best.target} is a guess from other machines, that of others was measured here: "
+            "`edgeq profile` measures every runtime that is installed"
+        )
     yield from spec.estimated
     yield from device.warnings
+
+
+def _guessed(c: Candidate) -> bool:
+    return c.expected is None or c.expected.basis == "prior"

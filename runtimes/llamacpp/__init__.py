@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edgeq.runtimes.session import TextSession
     from edgeq.runtimes.text import Tokenizer
 
+# Types of matrices that speeds are expected from, the ones most in use first.
+PROBED = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "Q5_K", "Q5_0", "Q4_1", "F16", "Q3_K", "Q2_K", "Q5_1", "IQ4_NL", "IQ4_XS")
 KV_DTYPES = ("f16", "f32", "bf16", "q8_0", "q4_0")
 
 
@@ -90,8 +92,10 @@ class LlamaCppRuntime:
         return TextSession(engine, tokenizer, eos_ids=eos_ids(artifact), name=artifact.name)
 
     def probe(self) -> list[KernelRate]:
-        """No rates: llama.cpp's kernels are reached through whole models only."""
-        return []
+        """Rates from whole models, since llama.cpp's kernels are reached in no other way. About 20 seconds."""
+        from edgeq.device.model_probe import probe_models
+
+        return probe_models(self, "gguf", "llamacpp/cpu", PROBED, vocabulary=True)
 
 
 def _engine(artifact: Artifact, tokenizer: Tokenizer, settings: OpenOptions) -> Engine:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FILE = "openvino_model.xml"
 _DEFAULT_CONTEXT = 4096
+# Types of matrices that speeds are expected from, the ones most in use first.
+PROBED = ("int4-g32", "int8-g32", "int4-g128", "F16", "int8-row")
 _DEVICES = ("cpu", "gpu")
 _PRECISIONS = ("f32", "bf16", "f16")
 
@@ -105,8 +107,11 @@ class OpenVinoRuntime:
         return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
 
     def probe(self) -> list[KernelRate]:
-        """No rates yet: speeds on OpenVINO are expected from the machine's bandwidth alone."""
-        return []
+        """Rates from whole models, as the plugin compiles them: it fuses what single nodes would not show. About 20
+        seconds."""
+        from edgeq.device.model_probe import probe_models
+
+        return probe_models(self, "openvino", "openvino/cpu", PROBED)
 
 
 def _positive(value: Any) -> int | None:

@@ -28,13 +28,13 @@ def test_a_late_probe_keeps_what_came_in_time(monkeypatch: pytest.MonkeyPatch) -
         raise subprocess.TimeoutExpired("probe", 1.0, output=LINE + b"\n")
 
     monkeypatch.setattr(subprocess, "run", late)
-    assert probe_kernels(1.0) == Probed(kernels=(KERNEL,), complete=False)
+    assert probe_kernels(1.0, ["a"]) == Probed(kernels=(KERNEL,), complete=False)
 
 
 def test_a_crash_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     crash = subprocess.CompletedProcess("probe", -11, LINE + b"\n", b"")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: crash)
-    assert probe_kernels(1.0) == Probed(kernels=(KERNEL,), complete=False)
+    assert probe_kernels(1.0, ["a"]) == Probed(kernels=(KERNEL,), complete=False)
 
 
 class Runtime:
@@ -72,19 +72,17 @@ def test_an_uninstalled_runtime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         raise EdgeqError(f"no runtime named {name}")
 
     monkeypatch.setattr("edgeq.registry.runtime", absent)
-    monkeypatch.setattr("edgeq.registry.names", lambda group: ["a", "b"])
     monkeypatch.setattr(kernel_probe, "openvino_properties", list)
-    kernel_probe.main()
+    kernel_probe.main(["a", "b"])
     out, err = capsys.readouterr()
-    assert parse_lines(out.encode(), complete=True) == Probed()
+    assert parse_lines(out.encode(), complete=True) == Probed(asked=("a", "b"))
     assert "no runtime named a" in err
 
 
 def test_every_runtimes_answer_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("edgeq.registry.runtime", lambda name: Runtime())
-    monkeypatch.setattr("edgeq.registry.names", lambda group: ["a", "b"])
     monkeypatch.setattr(kernel_probe, "openvino_properties", list)
-    kernel_probe.main()
+    kernel_probe.main(["a", "b"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3  # the last tells of the vendors' libraries
-    assert parse_lines("\n".join(lines).encode(), complete=True).kernels == (KERNEL, KERNEL)
+    assert parse_lines("\n".join(lines).encode(), complete=True) == Probed(kernels=(KERNEL, KERNEL), asked=("a", "b"))

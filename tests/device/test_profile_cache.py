@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,13 @@ class Machine:
     def __init__(self) -> None:
         self.cpu, self.memory, self.load_now, self.probe_load = CPU, MEMORY, 0.1, 0.0
         self.measured: list[str] = []
-        self.load, self.probed = 0.0, Probed(kernels=(KERNEL,))
+        self.load, self.probed = 0.0, Probed(kernels=(KERNEL,), asked=("onnxruntime",))
+        self.installed: dict[str, str | None] = {"onnxruntime": None, "llamacpp": "xllamacpp"}
+        self.asked: list[tuple[str, ...]] = []
+
+    def probe(self, timeout: float, runtimes: Sequence[str]) -> Probed:
+        self.asked.append(tuple(runtimes))
+        return self.probed
 
     def measure(self, cpu: Cpu, memory: Memory, mark: dict[str, str], **_: float) -> Measured:
         self.measured.append(cpu.name)
@@ -45,7 +51,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(profile, "measure", made.measure)
     monkeypatch.setattr(profile, "load_now", lambda: made.load_now)
     monkeypatch.setattr(profile, "probe_accelerators", lambda known, bandwidth: tuple(known))
-    monkeypatch.setattr("edgeq.device.kernel_probe.probe_kernels", lambda timeout: made.probed)
+    monkeypatch.setattr("edgeq.device.kernel_probe.probe_kernels", made.probe)
+    monkeypatch.setattr("edgeq.registry.runtimes", lambda: made.installed)
     monkeypatch.setattr(profile, "OthersLoad", lambda: contextlib.nullcontext(SimpleNamespace(share=made.probe_load)))
     yield made
 
@@ -143,8 +150,37 @@ def test_a_full_profile_adds_the_kernels_once(machine: Machine) -> None:
 def test_kernels_that_came_too_late_are_asked_again_by_the_full_profile(machine: Machine) -> None:
     machine.probed = Probed(kernels=(), complete=False)
     assert profile.profile_device(quick=False).kernels == ()
-    machine.probed = Probed(kernels=(KERNEL,))
+    machine.probed = Probed(kernels=(KERNEL,), asked=("onnxruntime",))
     assert profile.profile_device(quick=False).kernels == (KERNEL,)
+
+
+def test_a_runtime_that_was_installed_since_is_asked_and_no_other(machine: Machine) -> None:
+    profile.profile_device(quick=False)
+    machine.installed["llamacpp"] = None
+    other = replace(KERNEL, target="llamacpp/cpu", kernel="decode-Q4_0")
+    machine.probed = Probed(kernels=(other,), asked=("llamacpp",))
+    assert profile.glimpse()[1] == "quick"
+    assert profile.profile_device(quick=False).kernels == (KERNEL, other)
+    assert profile.profile_device(quick=False).kernels == (KERNEL, other)
+    assert machine.asked == [("onnxruntime",), ("llamacpp",)]
+    assert profile.glimpse()[1] == "full"
+    assert len(machine.measured) == 1
+
+
+def test_only_the_runtimes_that_are_wanted_are_asked(machine: Machine) -> None:
+    machine.installed["llamacpp"] = None
+    profile.profile_device(quick=False, runtimes=("onnxruntime", "openvino"))
+    machine.probed = Probed(asked=("llamacpp",))
+    profile.profile_device(quick=False)
+    assert machine.asked == [("onnxruntime",), ("llamacpp",)]
+
+
+def test_refresh_measures_the_kernels_again(machine: Machine) -> None:
+    profile.profile_device(quick=False)
+    better = replace(KERNEL, figure=replace(KERNEL.figure, value=9e9))
+    machine.probed = Probed(kernels=(better,), asked=("onnxruntime",))
+    assert profile.profile_device(quick=False, refresh=True).kernels == (better,)
+    assert profile.profile_device().kernels == (better,)
 
 
 def test_a_measurement_under_load_warns_until_a_full_profile_finds_it_quiet(machine: Machine) -> None:
