@@ -3,8 +3,8 @@
     python benchmarks/promises.py --model FOLDER --keep FOLDER [--only openvino,Q4_0] [--lengths 32,2000] [--refresh]
 
 Promised is the sum of what `edgeq profile` timed, never what benchmarks of the model have taught: the local store is
-not read. Measured is `edgeq bench`'s worker, in a process of its own. A ratio is measured over promised. "Others" is what
-other programs took of the machine meanwhile: above 0.15 a row says little.
+not read. Measured is `edgeq bench`'s worker, in a process of its own. A ratio is measured over promised. "Others" is
+what other programs took of the machine meanwhile: above 0.15 a row says little.
 """
 
 from __future__ import annotations
