@@ -97,7 +97,9 @@ def export(
 def _options(settings: Settings, kinds: set[str], context: int) -> dict[str, Any]:
     names = ("accuracy_level", "dialect", "pack", "dtype", "format")
     options: dict[str, Any] = {"context": context} | {n: getattr(settings, n) for n in names}
-    options |= {"kv_dtype": settings.cache, "kv_buffer": settings.buffer}
+    options["kv_dtype"] = settings.cache
+    if settings.standard:
+        options["kv_buffer"] = settings.buffer
     if "dynamic" in kinds:
         options["activation_scales"] = settings.activation_scales
     return options

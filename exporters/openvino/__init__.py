@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeq.artifact import Artifact
-from edgeq.exporters.openvino.storable import refuses
 from edgeq.registry import Progress
 from edgeq.scheme import Grid
 
@@ -25,6 +24,8 @@ class OpenVinoExporter:
 
     def refuses(self, grid: Grid) -> str | None:
         """Why this grid can't be stored losslessly for fast kernels, or None when it can."""
+        from edgeq.exporters.openvino.storable import refuses  # here: planning asks exporters and loads no numpy
+
         return refuses(grid)
 
     def export(self, checkpoint: Any, out: Path, *, progress: Progress | None = None, **options: Any) -> Artifact:

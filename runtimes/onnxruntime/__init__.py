@@ -84,6 +84,7 @@ class OnnxRuntime:
             device=settings.device,
             accuracy_level=0 if artifact.options.get("accuracy_level") == 0 else 4,
             long=switch is not None and context > switch,
+            rounded_inputs="activations" in artifact.options,
         )
         return TextSession(engine, tokenizer, eos_ids=eos_ids(artifact), name=artifact.name)
 

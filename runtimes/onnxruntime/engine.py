@@ -36,13 +36,14 @@ def open_engine(
     huge_pages: bool = True,
     accuracy_level: int = 4,
     device: str = "cpu",
+    rounded_inputs: bool = False,
 ) -> OnnxEngine:
     """Load a graph and its weights; `head_dim` is needed only where the graph leaves the caches' width open.
 
     `long` tells the graph from the first token on that the sequence may fill the whole context: LongRoPE chooses its
     frequencies by the mask's length, and keys turned by one set do not fit queries turned by the other.
     `accuracy_level` is that of products which onnxruntime fuses at load; others say it themselves. `device` is one of
-    `edgeq.runtimes.onnxruntime.providers.DEVICES`.
+    `edgeq.runtimes.onnxruntime.providers.DEVICES`. `rounded_inputs`: some products have 8-bit inputs.
 
     Raises:
         EdgeqError: no such file, damaged, not a graph this runtime knows, or no such device here.
@@ -55,7 +56,7 @@ def open_engine(
     before = mappings()
     tried = candidates(device, ort.get_available_providers())
     for chosen in tried:
-        options = _session_options(cpu, threads, spin, accuracy_level, host=chosen == "cpu")
+        options = _session_options(cpu, threads, spin, accuracy_level, host=chosen == "cpu", rounded=rounded_inputs)
         session = _start(path, options, PROVIDERS[chosen])
         if session is not None:
             break
@@ -93,9 +94,10 @@ def _start(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.I
 
 
 def _session_options(
-    cpu: Cpu, threads: int, spin: bool, accuracy_level: int = 4, *, host: bool = True
+    cpu: Cpu, threads: int, spin: bool, accuracy_level: int = 4, *, host: bool = True, rounded: bool = False
 ) -> ort.SessionOptions:
-    """`host`: all of the graph runs on the CPU; what only its kernels read is not set for others."""
+    """`host`: all of the graph runs on the CPU; what only its kernels read is not set for others. `rounded`: some
+    products have 8-bit inputs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -105,8 +107,9 @@ def _session_options(
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     if host:
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
-    if host and _overflows(cpu):
-        options.add_session_config_entry("session.x64quantprecision", "1")  # stores int8 weights as uint8
+    if host and rounded and _overflows(cpu):
+        # Stores int8 weights as uint8. Not for all graphs: it breaks a blocked DequantizeLinear of int8 (1.31).
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

@@ -26,7 +26,13 @@ def test_no_prompt_begins_as_another() -> None:
         ("openvino", {"edgeq openvino", "edgeq openvino, bf16", "openvino-genai"}),
         (
             "standard,llama",
-            {"edgeq onnx, standard operators", "edgeq llama.cpp Q4_0", "onnxruntime-genai", "llama.cpp Q4_0"},
+            {
+                "edgeq onnx, standard operators",
+                "edgeq onnx, standard in place",
+                "edgeq llama.cpp Q4_0",
+                "onnxruntime-genai",
+                "llama.cpp Q4_0",
+            },
         ),
     ],
 )

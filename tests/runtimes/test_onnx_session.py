@@ -293,7 +293,10 @@ def test_int8_weights_become_uint8_where_their_sums_would_overflow(arch, isa, wa
     from edgeq.device.spec import Cpu
     from edgeq.runtimes.onnxruntime.engine import _session_options
 
-    options = _session_options(Cpu("a processor", arch, 2, 4, isa), 1, True)
+    cpu = Cpu("a processor", arch, 2, 4, isa)
+    options = _session_options(cpu, 1, True, rounded=True)
+    with pytest.raises(RuntimeError, match="x64quantprecision"):  # where no product has 8-bit inputs
+        _session_options(cpu, 1, True).get_session_config_entry("session.x64quantprecision")
     if wanted:
         assert options.get_session_config_entry("session.x64quantprecision") == "1"
     else:
