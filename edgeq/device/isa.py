@@ -23,3 +23,9 @@ def known_isa(flags: set[str] | frozenset[str]) -> tuple[str, ...]:
     """The extensions of interest among a processor's flags, in the order of the tables above."""
     named = {SPELLINGS.get(flag.lower(), flag.lower()) for flag in flags}
     return tuple(name for name in (*X86, *ARM) if name in named)
+
+
+def int8_sums_overflow(arch: str, isa: tuple[str, ...]) -> bool:
+    """Whether kernels add pairs of uint8 * int8 products in 16 bits, which is not always enough: on x86-64 without VNNI
+    (`vpmaddubsw`, Intel's instruction set reference)."""
+    return arch == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(isa)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from edgeq.device.cpu import probe_cpu
+from edgeq.device.isa import int8_sums_overflow
 from edgeq.device.spec import Cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.onnxruntime.graph import LOGITS_FROM, Graph, read_graph
@@ -107,15 +108,10 @@ def _session_options(
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     if host:
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
-    if host and rounded and _overflows(cpu):
+    if host and rounded and int8_sums_overflow(cpu.arch, cpu.isa):
         # Stores int8 weights as uint8. Not for all graphs: it breaks a blocked DequantizeLinear of int8 (1.31).
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
-
-
-def _overflows(cpu: Cpu) -> bool:
-    """x86-64 without VNNI adds pairs of uint8 * int8 products in 16 bits, which is not always enough."""
-    return cpu.arch == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(cpu.isa)
 
 
 def _short(error: Exception) -> str:

@@ -103,6 +103,7 @@ class OpenVinoRuntime:
             long=switch is not None and context > switch,
             paged=settings.paged,
             huge_pages=settings.huge_pages,
+            rounded_inputs="static" in str(artifact.options.get("activations", "")),
         )
         return TextSession(engine, tokenizer, eos_ids=_eos_ids(artifact), name=artifact.name)
 

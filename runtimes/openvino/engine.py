@@ -12,6 +12,8 @@ import numpy.typing as npt
 import openvino as ov
 
 from edgeq.device.cpu import probe_cpu
+from edgeq.device.isa import int8_sums_overflow
+from edgeq.device.spec import Cpu
 from edgeq.errors import EdgeqError
 from edgeq.runtimes.openvino.model import LOGITS_FROM, read_model, read_paged_model, short, vocabulary
 from edgeq.runtimes.pages import collapse_in_background, mappings
@@ -34,6 +36,7 @@ def open_engine(
     long: bool = False,
     paged: bool | None = None,
     huge_pages: bool = True,
+    rounded_inputs: bool = False,
 ) -> OpenVinoEngine:
     """Load a model and its weights.
 
@@ -43,6 +46,7 @@ def open_engine(
             choice.
         long: the sequence may fill the whole context; see `edgeq.runtimes.openvino.model.read_model`.
         paged: attention over blocks in the place of that over the model's state; None: on a CPU, where it can be.
+        rounded_inputs: some products have 8-bit inputs on a grid that the model fixes.
 
     Raises:
         EdgeqError: no such file, damaged, not a model this runtime knows, or no such device; `paged` where it can't be.
@@ -55,6 +59,8 @@ def open_engine(
     # Decoding is bound by memory reads: a second hardware thread of the same core only costs synchronisation.
     threads = threads or probe_cpu().cores
     properties = _properties(place, threads, precision)
+    if rounded_inputs and place == "CPU":
+        properties |= exact_products(probe_cpu())
     kind: type[OpenVinoEngine] = PagedEngine
     able = place == "CPU" and platform.machine().lower() in _PAGING
     model = read_paged_model(core, path, long=long) if paged or (paged is None and able) else None
@@ -92,6 +98,15 @@ def _properties(place: str, threads: int, precision: str | None) -> dict[str, An
         found |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         precision = precision or "f32"
     return found if precision is None else found | {"INFERENCE_PRECISION_HINT": precision}
+
+
+def exact_products(cpu: Cpu) -> dict[str, str]:
+    """The property with which this processor computes products of 8-bit inputs as they are meant.
+
+    Where sums of int8 products would overflow (logits 3 to 6 % off for one layer's, OpenVINO 2026.4), inputs are
+    rounded to their grid and multiplied in float32.
+    """
+    return {"LP_TRANSFORMS_MODE": "OFF"} if int8_sums_overflow(cpu.arch, cpu.isa) else {}
 
 
 class OpenVinoEngine:
