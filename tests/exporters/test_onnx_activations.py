@@ -16,6 +16,8 @@ import torch
 from edgeq.artifact import Artifact
 from edgeq.checkpoint.activation import ActivationGrid
 from edgeq.decoder.torch_model import TorchModel
+from edgeq.device.cpu import probe_cpu
+from edgeq.device.isa import int8_sums_overflow
 from edgeq.errors import EdgeqError
 from edgeq.estimate.onnx_file import onnx_data_bytes
 from edgeq.exporters.onnx import OnnxExporter
@@ -26,6 +28,8 @@ from edgeq.scheme import int_grid
 
 IDS = np.random.default_rng(5).integers(0, 160, 20).tolist()
 ROWS = int_grid(8, -1, symmetric=True)
+_CPU = probe_cpu()
+HERE = {"x64quantprecision": "1"} if int8_sums_overflow(_CPU.arch, _CPU.isa) else {}  # as edgeq's sessions have it
 
 
 def session(artifact: Artifact, optimized: Path | None = None, **entries: str) -> Any:
@@ -34,7 +38,7 @@ def session(artifact: Artifact, optimized: Path | None = None, **entries: str) -
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    for name, value in entries.items():
+    for name, value in (HERE | entries).items():
         options.add_session_config_entry(f"session.{name}", value)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
@@ -99,7 +103,10 @@ DYNAMIC_CASES = [{}, {"grid": int_grid(8, -1)}, {"bias": True, "tied": False}, {
 def test_token_by_token_a_dynamic_grid_is_the_checkpoints_own(make, tmp_path, options, scales):
     source = make("dynamic", **options)
     artifact = OnnxExporter().export(source, tmp_path / "out", accuracy_level=0, activation_scales=scales)
-    model, engine = TorchModel(source), open_engine(artifact.path / "model.onnx", context=64, threads=1)
+    model, engine = (
+        TorchModel(source),
+        open_engine(artifact.path / "model.onnx", context=64, threads=1, rounded_inputs=True),
+    )
     cache = model.start()
     expected = np.concatenate([model.step([token], cache) for token in IDS])
     found = np.stack([engine.decode(token).copy() for token in IDS])
@@ -209,7 +216,7 @@ def test_the_size_of_the_file_is_known_before(make, tmp_path, grid, bias):
 def test_onnxruntime_genai_gives_the_greedy_tokens_of_edgeqs_session(make, tmp_path, kind):
     genai = pytest.importorskip("onnxruntime_genai")
     artifact = OnnxExporter().export(make(kind), tmp_path / "out")
-    engine = open_engine(artifact.path / "model.onnx", context=64, threads=1)
+    engine = open_engine(artifact.path / "model.onnx", context=64, threads=1, rounded_inputs=True)
     logits, ours = engine.prefill(IDS[:9]), []
     for _ in range(8):
         logits = logits.copy()
