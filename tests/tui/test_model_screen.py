@@ -276,7 +276,7 @@ async def test_pictures(what, size, theme, monkeypatch):
         await ready(pilot)
         if what != "list":
             app.screen.query_one(Input).cursor_blink = False
-            await type_in(pilot, "3b" if what == "search" else "./missing.gguf")
+            await type_in(pilot, "smol" if what == "search" else "./missing.gguf")
         if what == "wrong":
             await until(pilot, lambda: chosen(app) == "./missing.gguf")
             await pilot.press("enter")
