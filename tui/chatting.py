@@ -99,7 +99,7 @@ class Chatting:
             other = "v to see the other model"
         if writing:
             return f"Write, then press enter. Press esc, then {f'{other}, ' if other else ''}n to deliver."
-        return f"Press i to write, r to begin anew{f', {other}' if other else ''}; n to deliver it."
+        return f"Press i to write, r to begin anew{f', {other}' if other else ''}; n to deliver."
 
     def facts(self, side: Side) -> str:
         """What loading it took."""

@@ -174,7 +174,7 @@ class Making:
     def _where_first(self, seen: Look) -> str:
         if seen.state == "paused":
             return "Paused at the calibration text. Press p to go on."
-        return "First the text to learn from, then the layers. You may leave this screen: it goes on."
+        return "First the text to learn from, then the layers. You may leave: it goes on."
 
     def first(self, seen: Look) -> list[tuple[str, str]]:
         """What comes before the layers, where the job is at that: rows of a name and what is said of it."""

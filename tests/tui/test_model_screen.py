@@ -69,7 +69,7 @@ async def test_known_models_are_marked_and_the_glance_follows_the_cursor(tmp_pat
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(pilot)
         await until(pilot, lambda: models(app).marks.get("llama-3.1-70b", (True, ""))[0] is False, 120)
-        assert models(app).marks["qwen3-0.6b"] == (True, "596M")
+        await until(pilot, lambda: models(app).marks.get("qwen3-0.6b") == (True, "596M"), 120)  # they come bit by bit
         await type_in(pilot, "llama-3.1-70b")
         await until(pilot, lambda: "✗ llama-3.1-70b" in characters(app))
         await until(pilot, lambda: "Too big for this device" in characters(app))
@@ -276,7 +276,7 @@ async def test_pictures(what, size, theme, monkeypatch):
         await ready(pilot)
         if what != "list":
             app.screen.query_one(Input).cursor_blink = False
-            await type_in(pilot, "3b" if what == "search" else "./missing.gguf")
+            await type_in(pilot, "smol" if what == "search" else "./missing.gguf")
         if what == "wrong":
             await until(pilot, lambda: chosen(app) == "./missing.gguf")
             await pilot.press("enter")

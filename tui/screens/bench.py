@@ -166,7 +166,7 @@ next plan learns from them.
         self._judge()
 
     def action_options(self) -> None:
-        self.query_one(WorkloadForm).query("Input").first().focus()
+        self.query_one(WorkloadForm).focus_first()
 
     @on(OptionList.OptionHighlighted, "#artifacts")
     def _looked_at(self, event: OptionList.OptionHighlighted) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 State = Literal["thinking", "before", "refused", "exists", "work", "paused", "after"]
 _KEYS: dict[str, tuple[State, ...]] = {
     "start": ("before",),
+    "options": ("before", "exists"),
     "copy": ("before",),
     "pause": ("work", "paused"),
     "cancel": ("work", "paused"),
@@ -52,6 +53,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Export", tooltip="Export by the chosen way, and prove it"),
+        Binding("o", "options", "Options", tooltip="What the exporter can be asked for, and the folder"),
         Binding("y", "copy", "Copy command", tooltip="The same as a command, to the clipboard"),
         Binding("p", "pause", "Pause/resume", tooltip="Stop for now, or go on"),
         Binding("c", "cancel", "Cancel", tooltip="End it"),
@@ -167,7 +169,7 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         self.query_one("#command", Static).update(self._exporting.command if way.fits else "")
         self.query_one(ExportForm).display = way.fits
         why = self.query_one("#why", Static)
-        why.update("" if way.fits else "It can't hold this checkpoint:\n" + _bullets(way.refusals))
+        why.update("" if way.fits else "\n- ".join(("It can't hold this checkpoint:", *map(in_app, way.refusals))))
         why.display = not way.fits
         if not way.fits:
             self._become("refused")
@@ -179,6 +181,9 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
             self._become("exists")
             self.say(IN_THE_WAY[there])
         self._show_files("#there", self._exporting.out)
+
+    def action_options(self) -> None:
+        self.query_one(ExportForm).focus_first()
 
     def action_copy(self) -> None:
         if self._exporting is not None:
@@ -288,7 +293,3 @@ Each export is **proved**: where edgeq has the runtime, its answers are compared
         if self._exporting is not None:
             self._exporting = self._exporting.chosen(self._exporting.to)
             self._list()
-
-
-def _bullets(lines: tuple[str, ...]) -> str:
-    return "\n".join(f"- {in_app(line)}" for line in lines)

@@ -174,7 +174,7 @@ cut or a full disk, it takes up where it stopped.
         if self.has_class("-narrow"):
             self.toggle_class("options")
         if form.display:
-            form.query("Select, Input").first().focus()
+            form.focus_first()
 
     def action_copy(self) -> None:
         if self._making is not None:

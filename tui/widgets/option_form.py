@@ -33,6 +33,10 @@ class OptionForm(VerticalScroll):
         told.show((label, about) for label, name in names if (about := self.about(name)))
         return told
 
+    def focus_first(self) -> None:
+        """Go to the first field."""
+        self.query("Select, Input").first().focus()
+
     def option_of(self, widget: Widget) -> str:
         """The name of the option that a field is of."""
         return str(widget.id).removeprefix(self.PREFIX)
