@@ -12,6 +12,8 @@ import pytest
 
 from edgeq.artifact import Artifact
 from edgeq.checkpoint.weights import Weights
+from edgeq.device.cpu import probe_cpu
+from edgeq.device.isa import int8_sums_overflow
 
 WINDOW = 6
 VOCAB = 160
@@ -157,6 +159,9 @@ class OnnxRunner:
         options.intra_op_num_threads = 1
         level = str(artifact.options["accuracy_level"])  # of the standard dialect: in the other the nodes say it
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
+        cpu = probe_cpu()
+        if "activations" in artifact.options and int8_sums_overflow(cpu.arch, cpu.isa):
+            options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(str(artifact.path / "model.onnx"), options)
         shape = (1, artifact.model["kv_heads"], capacity, artifact.model["head_dim"])
         self._wants_positions = "position_ids" in {i.name for i in self._session.get_inputs()}
