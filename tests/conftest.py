@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# A busy machine is no fault of a test: nothing here asserts how long something takes.
+settings.register_profile("edgeq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgeq")
 sys.path.insert(0, str(Path(__file__).parent / "shared"))  # for `tiny_llama`
 
 
