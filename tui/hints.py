@@ -48,7 +48,7 @@ _FIELDS = {
     "target": "runtime",
     "grid": "the grid",
 }
-_OPTION = re.compile(r"(?<![\w/-])--([a-z][a-z-]*)")
+_OPTION = re.compile(r"`[^`]+`|(?<![\w/-])--([a-z][a-z-]*)")  # not those in a command, which is for a terminal
 _COMMAND = re.compile(r"`edgeq [^`]+`")
 
 
@@ -61,8 +61,12 @@ def in_app(said: str) -> str:
         if (found := re.fullmatch(pattern, said)) is not None:
             said = found.expand(words)
             break
-    named = _OPTION.sub(lambda option: _FIELDS.get(option[1], option[1].replace("-", " ")), said)
+    named = _OPTION.sub(_named, said)
     return f"In a terminal: {named}" if _COMMAND.search(named) and "terminal" not in named else named
+
+
+def _named(option: re.Match[str]) -> str:
+    return option[0] if option[1] is None else _FIELDS.get(option[1], option[1].replace("-", " "))
 
 
 def error_line(error: EdgeqError) -> str:

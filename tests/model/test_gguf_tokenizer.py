@@ -96,7 +96,9 @@ def test_byte_level_tokens_are_those_of_the_source(bpe, text):
     assert made.decode(made.encode(text).ids, skip_special_tokens=False) == text
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(text=st.text(max_size=60))
 def test_byte_level_tokens_of_any_text(bpe, text):
     source, made = bpe

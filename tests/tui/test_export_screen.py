@@ -90,7 +90,7 @@ async def test_what_an_exporter_refuses_is_said_with_the_way_out(made: Journey):
         assert "✗ gguf" in characters(app)
         await choose(pilot, "gguf")
         await until(pilot, lambda: state(app) == "refused")
-        assert "minima, not integer zero points" in str(app.screen.query_one("#why").render())
+        assert "no 8-bit blocks with zero points" in str(app.screen.query_one("#why").render())
         assert "press 4" in guide(app)
         await pilot.press("s")
         await pilot.pause(0.3)

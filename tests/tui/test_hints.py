@@ -39,7 +39,8 @@ def text(value: ast.expr) -> str:
 def test_no_hint_is_left_in_the_command_line_s_words():
     found = list(hints())
     assert len(found) > 100 and any("--" in said for said, _ in found), "they were looked for in the wrong place"
-    options = [(where, in_app(said)) for said, where in found if re.search(r"(^|\s)--[a-z]", in_app(said))]
+    bare = [(where, re.sub("`[^`]+`", "", in_app(said))) for said, where in found]  # without whole commands
+    options = [one for one in bare if re.search(r"(^|\s)--[a-z]", one[1])]
     assert options == []
     command = re.compile(r"`edgeq |(^|: )edgeq (export|quantize|plan|profile|bench|run|eval|verify|convert|doctor)\b")
     commands = [(where, in_app(said)) for said, where in found if command.search(in_app(said))]
