@@ -161,6 +161,10 @@ class _File:
 
     def matrix(self, rows: int, columns: int, grid: Grid) -> Iterator[int]:
         yield from (size for size in _matrix(rows, columns, grid, self.dialect, self.pack, self.wide) if size)
+        kernel = kernel_grid(grid, self.pack)
+        unsigned = self.dialect == "standard" and self.scheme.act_bits == 8  # bytes have no sign, but zero points
+        if unsigned and kernel is not None and kernel.bits == 8 and kernel.symmetric:
+            yield rows * -(-columns // (kernel_block(kernel) or 1))
 
     def linear(self, rows: int, columns: int) -> Iterator[int]:
         """Of a layer inside a block; where inputs are rounded too: int8 codes, a float32 scale and, where it is

@@ -7,13 +7,16 @@ The weight is [K, N] with blocks along axis 0, one `DequantizeLinear` a `MatMul`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
 from edgeq.checkpoint.tensor import QuantizedTensor
+from edgeq.estimate.onnx_grids import Pack
 from edgeq.exporters.onnx import packing
+from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.matrices import Matrices
 from edgeq.exporters.onnx.packing import Layout, layout
 
@@ -33,7 +36,17 @@ _BYTES = 1 << 22  # of codes transposed at once
 
 
 class StandardMatrices(Matrices):
-    """Matrices without an operator of onnxruntime's own."""
+    """Matrices without an operator of onnxruntime's own.
+
+    Args:
+        unsigned: bytes have no sign, as in graphs with rounded products: where those need
+            `session.x64quantprecision` (x86-64 without VNNI), onnxruntime 1.31 turns every int8 constant into uint8 and
+            gives it a zero point that a blocked `DequantizeLinear` can't take.
+    """
+
+    def __init__(self, graph: Graph, accuracy_level: int, pack: Pack, *, unsigned: bool = False) -> None:
+        super().__init__(graph, accuracy_level, pack)
+        self._unsigned = unsigned
 
     def _kernel_rows(self, ids: str, name: str, weight: QuantizedTensor) -> str:
         """Embedding rows. Only theirs are dequantized: the codes, scales and zero points of their columns are gathered.
@@ -91,6 +104,8 @@ class StandardMatrices(Matrices):
     def _store(self, name: str, weights: Sequence[QuantizedTensor]) -> tuple[Layout, int]:
         """Stream codes [K, N], scales and zero points [blocks, N] of matrices side by side."""
         form, rows = layout(weights[0]), sum(w.shape[0] for w in weights)
+        if self._unsigned and form.bits == 8:
+            form = replace(form, symmetric=False)
         kind = _TYPES[form.bits, form.symmetric]
         if form.bits == 2:
             self.graph.require(*_TWO_BIT_VERSIONS)
@@ -98,10 +113,17 @@ class StandardMatrices(Matrices):
         scales = np.concatenate([packing.scales(w) for w in weights]).T
         self.graph.stream(f"{name}.scales", self.graph.floats, (form.blocks, rows), [scales])
         if not form.symmetric:
-            zeros = _flat(np.concatenate([packing.zero_points(w) for w in weights]).T, form.bits)
+            zeros = _flat(np.concatenate([_zero_points(w, form) for w in weights]).T, form.bits)
             self.graph.packed(f"{name}.zeros", kind, (form.blocks, rows), form.bits, [zeros])
         self._shared[name] = (form, rows)
         return form, rows
+
+
+def _zero_points(weight: QuantizedTensor, form: Layout) -> Bytes:
+    """uint8 (N, blocks)."""
+    if weight.zero_points is None:
+        return np.full((weight.shape[0], form.blocks), 1 << (form.bits - 1), np.uint8)
+    return packing.zero_points(weight)
 
 
 def _codes(weights: Sequence[QuantizedTensor], form: Layout) -> Iterator[Bytes]:

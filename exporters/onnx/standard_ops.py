@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from edgeq.checkpoint.weights import Weights, dense
 from edgeq.estimate.onnx_grids import Pack
+from edgeq.exporters.folder import rounded_inputs
 from edgeq.exporters.onnx.activations import RoundedProducts
 from edgeq.exporters.onnx.graph import Graph
 from edgeq.exporters.onnx.kv_cache import Caches
@@ -42,7 +43,7 @@ class StandardOps(OnnxOps):
         caches: Caches = FLOAT_CACHES,
     ) -> None:
         super().__init__(graph, weights, accuracy_level=0, positions=positions, done=done, caches=caches)
-        self._matrices = StandardMatrices(graph, 0, pack)
+        self._matrices = StandardMatrices(graph, 0, pack, unsigned=bool(rounded_inputs(weights)))
         self._rounded = RoundedProducts(graph, self._matrices, activation_scales)
         self._rope = GivenPositions(graph, weights.spec, positions)
         self._masks: dict[int | None, str] = {}

@@ -231,3 +231,19 @@ def test_onnxruntime_genai_gives_the_greedy_tokens_of_edgeqs_session(make, tmp_p
     for _ in range(8):
         generator.generate_next_token()
     assert list(generator.get_sequence(0))[9:] == ours
+
+
+@pytest.mark.parametrize("buffer", ["growing", "shared"])
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_a_table_of_signed_bytes_in_standard_operators_is_right_too(make, tmp_path, kind, buffer):
+    """On x86-64 without VNNI as well, where onnxruntime stores every int8 constant unsigned."""
+    source = make(kind, symmetric=True)
+    source.inner.overrides = {"embed": int_grid(8, 32, symmetric=True)}
+    options = {"dialect": "standard", "kv_buffer": buffer}
+    artifact = OnnxExporter().export(source, tmp_path / "out", accuracy_level=0, **options)
+    engine = open_engine(artifact.path / "model.onnx", context=64, threads=1, accuracy_level=0, rounded_inputs=True)
+    assert divergence(TorchModel(source).logits(IDS), engine.logits(IDS)) < TOLERANCE
+    assert OnnxExporter().read_back(artifact, source) == []
+    scheme = replace(source.scheme, embed=int_grid(8, 32, symmetric=True))
+    size = onnx_data_bytes(source.spec, scheme, dialect="standard")
+    assert (artifact.path / "model.onnx.data").stat().st_size == size
