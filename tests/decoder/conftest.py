@@ -190,3 +190,30 @@ class OnnxRunner:
 @pytest.fixture
 def onnx_runner() -> type[OnnxRunner]:
     return OnnxRunner
+
+
+@pytest.fixture
+def same_in_genai() -> Callable[[Tiny, Artifact, int], None]:
+    """`same_in_genai(model, artifact, max_length)`: onnxruntime-genai's greedy answer is the reference's."""
+    genai = pytest.importorskip("onnxruntime_genai")
+    from edgeq.decoder.torch_model import TorchModel
+
+    def compare(model: Tiny, artifact: Artifact, max_length: int) -> None:
+        prompt, new = [5, 77, 31, 8, 120, 44, 9, 60, 13], 12
+        loaded = genai.Model(str(artifact.path))
+        params = genai.GeneratorParams(loaded)
+        params.set_search_options(do_sample=False, max_length=max_length, min_length=len(prompt) + new)
+        generator = genai.Generator(loaded, params)
+        generator.append_tokens(np.array(prompt, np.int32))
+        for _ in range(new):
+            generator.generate_next_token()
+        reference = TorchModel(model.weights)
+        ids, cache, step = list(prompt), reference.start(), prompt
+        for _ in range(new):
+            logits = reference.step(step, cache)[-1].copy()
+            logits[list(reference.spec.eos_ids)] = -np.inf  # as a minimum length does
+            step = [int(logits.argmax())]
+            ids += step
+        assert list(generator.get_sequence(0)) == ids
+
+    return compare

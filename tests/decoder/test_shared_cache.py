@@ -105,28 +105,12 @@ def test_onnx_s_reference_evaluator_gives_the_same_logits(tiny, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "phi3-longrope", "gpt_oss"])
-def test_genai_generates_the_tokens_of_the_reference(tiny, tmp_path: Path, name):
-    genai = pytest.importorskip("onnxruntime_genai")
-    prompt, new = [5, 77, 31, 8, 120, 44, 9, 60, 13], 12
+def test_genai_generates_the_tokens_of_the_reference(tiny, same_in_genai, tmp_path: Path, name):
     model = tiny(name)
     artifact = export(model, tmp_path / "out")
     config = json.loads((artifact.path / "genai_config.json").read_text())
     assert config["search"]["past_present_share_buffer"] is True
-    loaded = genai.Model(str(artifact.path))
-    params = genai.GeneratorParams(loaded)
-    params.set_search_options(do_sample=False, max_length=40, min_length=len(prompt) + new)
-    generator = genai.Generator(loaded, params)
-    generator.append_tokens(np.array(prompt, np.int32))
-    for _ in range(new):
-        generator.generate_next_token()
-    reference = TorchModel(model.weights)
-    ids, cache, step = list(prompt), reference.start(), prompt
-    for _ in range(new):
-        logits = reference.step(step, cache)[-1].copy()
-        logits[list(reference.spec.eos_ids)] = -np.inf  # as a minimum length does
-        step = [int(logits.argmax())]
-        ids += step
-    assert list(generator.get_sequence(0)) == ids
+    same_in_genai(model, artifact, 40)
 
 
 def test_caches_that_grow_are_of_standard_operators_alone(tiny, tmp_path: Path):
