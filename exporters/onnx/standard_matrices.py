@@ -44,7 +44,7 @@ class StandardMatrices(Matrices):
             gives it a zero point that a blocked `DequantizeLinear` can't take.
     """
 
-    def __init__(self, graph: Graph, accuracy_level: int, pack: Pack, *, unsigned: bool = False) -> None:
+    def __init__(self, graph: Graph, accuracy_level: int, pack: Pack = "fast", *, unsigned: bool = False) -> None:
         super().__init__(graph, accuracy_level, pack)
         self._unsigned = unsigned
 
