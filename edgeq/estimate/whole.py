@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from edgeq.estimate.formats import alike, scheme_grid
-from edgeq.estimate.ggml import BLOCKS
+from edgeq.estimate.ggml import BLOCKS, SYMMETRIC, integer_type
 from edgeq.estimate.gguf import gguf_tensors
 from edgeq.estimate.parts import Parts
 from edgeq.model.spec import Attention, ModelSpec
@@ -33,8 +33,6 @@ _CHUNK = 512  # prompt tokens of one pass in edgeq's sessions
 _NEEDED = ("layer", "attention", "attention-prefill")
 _DECODE, _PREFILL, _CHUNKS, _NARROWS = "decode-", "prefill-", "chunk-", "narrow-"
 _LOOP_LOGIT = 1.2e-10  # seconds a logit that is scanned for the largest, as in `edgeq.estimate.speed`
-# Of llama.cpp's block types those that hold an integer grid, by bits and zero point.
-_BLOCKS = {(4, "none"): "Q4_0", (5, "none"): "Q5_0", (8, "none"): "Q8_0", (4, "float"): "Q4_1", (5, "float"): "Q5_1"}
 _NORM = 0.08  # of `layer`, for each norm beyond two
 
 
@@ -120,7 +118,7 @@ def _typed(spec: ModelSpec, scheme: Scheme, rates: Rates) -> Iterator[tuple[str,
             if tensor.spec.linear or tensor.spec.role == "embed":
                 yield tensor.spec.role, tensor.ggml_type, tensor.spec.numel
         return
-    blocks = any(name.removeprefix(_DECODE) in _BLOCKS.values() for name in rates)
+    blocks = any(name.removeprefix(_DECODE) in SYMMETRIC.values() for name in rates)
     for t, count in alike(spec):
         grid = scheme_grid(t, scheme)
         if grid is not None:
@@ -137,8 +135,8 @@ def type_name(grid: Grid, columns: int, *, blocks: bool = False) -> str:
         return grid.ggml_type
     if grid.kind != "int":
         return f"F{grid.bits}" if grid.kind == "float" else grid.codebook or grid.kind
-    if blocks and (grid.bits, grid.zero) in _BLOCKS:
-        return _BLOCKS[grid.bits, grid.zero]
+    if blocks and (found := integer_type(grid.bits, symmetric=grid.symmetric)) is not None:
+        return found
     return f"int{grid.bits}-row" if grid.group_size == -1 else f"int{grid.bits}-g{math.gcd(grid.group_size, columns)}"
 
 

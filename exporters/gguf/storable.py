@@ -16,6 +16,7 @@ from edgeq.checkpoint.integer_grids import integer_bits
 from edgeq.checkpoint.integers import as_integers
 from edgeq.checkpoint.tensor import Parameters, QuantizedTensor, groups_of
 from edgeq.errors import EdgeqError
+from edgeq.estimate.ggml import MINIMUM, integer_type
 from edgeq.scheme import GGML_GRIDS, Grid
 
 Array = npt.NDArray[Any]
@@ -24,8 +25,6 @@ Halves = npt.NDArray[np.float16]
 BLOCK = 32
 TERNARY = 256
 FLOATS = ("F32", "F16", "BF16")  # no blocks; llama.cpp does not round what they are multiplied with to 8 bits
-_SYMMETRIC = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
-_MINIMUM = {4: "Q4_1", 5: "Q5_1"}  # of zero points and minima
 
 
 def refuses(grid: Grid) -> str | None:
@@ -45,14 +44,10 @@ def refuses(grid: Grid) -> str | None:
         return "llama.cpp stores scales in half precision"
     if grid.group_size != -1 and grid.group_size % BLOCK:
         return f"groups of {grid.group_size} are no multiple of llama.cpp's {BLOCK}"
-    if needed > max(_types(grid)):
+    if integer_type(needed, symmetric=grid.symmetric) is None:
         what = "zero points" if grid.zero == "int" else "minima"
-        return f"llama.cpp has no {needed}-bit blocks with {what}; quantize with --symmetric or to {max(_MINIMUM)} bits"
+        return f"llama.cpp has no {needed}-bit blocks with {what}; quantize with --symmetric or to {max(MINIMUM)} bits"
     return None
-
-
-def _types(grid: Grid) -> dict[int, str]:
-    return _SYMMETRIC if grid.symmetric else _MINIMUM
 
 
 def rounds(grid: Grid) -> bool:
@@ -78,8 +73,9 @@ def ggml_type(grid: Grid, ternary: str = "TQ2_0") -> str:
         return grid.ggml_type
     if grid.codebook == "iq4_nl":
         return "IQ4_NL"
-    types, needed = _types(grid), integer_bits(grid)
-    return types[min(bits for bits in types if needed is not None and bits >= needed)]
+    found = integer_type(integer_bits(grid) or grid.bits, symmetric=grid.symmetric)
+    assert found is not None, "`refuses` says so"
+    return found
 
 
 def as_blocks(q: QuantizedTensor, name: str) -> QuantizedTensor:
